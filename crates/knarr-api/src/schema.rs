@@ -1,0 +1,291 @@
+//! The schema table: every type of the API as data, embedded from `generated/schema.json`.
+//!
+//! Types refer to each other by [`TypeId`], an index into the table, so that walking an object and its type together costs
+//! no string hashing beyond the field look-up.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use foldhash::fast::FixedState;
+use serde_json::Value;
+
+use crate::resource::GroupVersionKind;
+
+/// Index of a type in the [`Schema`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TypeId(pub u32);
+
+/// What a value must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    String,
+    /// Base64 in JSON, raw in protobuf.
+    Bytes,
+    Boolean,
+    Int32,
+    Int64,
+    Double,
+    List(Box<Shape>),
+    /// Keys are always strings.
+    Map(Box<Shape>),
+    Type(TypeId),
+}
+
+/// How server-side apply treats a list (`x-kubernetes-list-type`).
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum ListKind {
+    /// Not said: apply treats it as atomic.
+    #[default]
+    Unset,
+    Atomic,
+    Set,
+    /// Associative by these keys.
+    Map(Vec<String>),
+}
+
+/// `x-kubernetes-map-type`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum MapKind {
+    #[default]
+    Granular,
+    Atomic,
+}
+
+/// How a strategic merge patch treats a field.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct PatchStrategy {
+    pub merge: bool,
+    pub retain_keys: bool,
+    pub replace: bool,
+    /// The key that lists of objects are merged by.
+    pub merge_key: Option<String>,
+}
+
+/// How a field travels in protobuf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProtoField {
+    pub number: u32,
+    /// The declared protobuf type: `string`, `int32`, `bytes`, `map<string,string>`, a message name.
+    pub proto_type: String,
+    /// Field numbers of the nested messages that JSON inlines, outermost first.
+    pub nested_in: Vec<u32>,
+}
+
+/// One field of a type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Field {
+    /// The name in JSON.
+    pub name: String,
+    pub shape: Shape,
+    pub required: bool,
+    pub default: Option<Value>,
+    pub enumeration: Vec<Value>,
+    pub list: ListKind,
+    pub map: MapKind,
+    pub patch: PatchStrategy,
+    pub proto: Option<ProtoField>,
+}
+
+/// Types whose JSON is not a plain struct.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// An ordinary struct.
+    None,
+    Quantity,
+    Time,
+    MicroTime,
+    IntOrString,
+    /// Any JSON object, kept as it is (`RawExtension`, `FieldsV1`).
+    AnyObject,
+    /// Any JSON at all (`JSON`, and the `JSONSchemaPropsOr…` family).
+    Any,
+}
+
+/// One type.
+#[derive(Clone, Debug)]
+pub struct Type {
+    /// The definition's name, such as `io.k8s.api.core.v1.Pod`.
+    pub name: String,
+    pub gvks: Vec<GroupVersionKind>,
+    pub special: Special,
+    pub map: MapKind,
+    /// Sorted by name.
+    pub fields: Vec<Field>,
+    /// Messages that JSON inlines: (protobuf field name, number, message).
+    pub inline: Vec<(String, u32, String)>,
+    /// Protobuf fields that have no JSON field of that name: (name, number, protobuf type).
+    pub proto_only: Vec<(String, u32, String)>,
+}
+
+impl Type {
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.binary_search_by(|f| f.name.as_str().cmp(name)).ok().map(|i| &self.fields[i])
+    }
+
+    /// `Pod` of `io.k8s.api.core.v1.Pod`.
+    pub fn short_name(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or(&self.name)
+    }
+}
+
+/// The table.
+pub struct Schema {
+    types: Vec<Type>,
+    by_name: HashMap<String, TypeId, FixedState>,
+    by_gvk: HashMap<GroupVersionKind, TypeId, FixedState>,
+}
+
+impl Schema {
+    pub fn get(&self, id: TypeId) -> &Type {
+        &self.types[id.0 as usize]
+    }
+
+    pub fn by_name(&self, name: &str) -> Option<TypeId> {
+        self.by_name.get(name).copied()
+    }
+
+    pub fn by_gvk(&self, gvk: &GroupVersionKind) -> Option<TypeId> {
+        self.by_gvk.get(gvk).copied()
+    }
+
+    pub fn types(&self) -> impl Iterator<Item = (TypeId, &Type)> {
+        (0u32..).map(TypeId).zip(&self.types)
+    }
+}
+
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+    parse(include_str!("../generated/schema.json")).expect("the generator wrote it and a test reads it")
+});
+
+/// The schema of Kubernetes v1.36.
+pub fn schema() -> &'static Schema {
+    &SCHEMA
+}
+
+fn parse(text: &str) -> Result<Schema, String> {
+    let root: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let rows = root["types"].as_object().ok_or("no types")?;
+    let by_name: HashMap<String, TypeId, FixedState> =
+        rows.keys().zip(0u32..).map(|(name, i)| (name.clone(), TypeId(i))).collect();
+    let mut types = Vec::with_capacity(rows.len());
+    let mut by_gvk = HashMap::default();
+    for (name, row) in rows {
+        let parsed = parse_type(name, row, &by_name)?;
+        for gvk in &parsed.gvks {
+            by_gvk.insert(gvk.clone(), by_name[name]);
+        }
+        types.push(parsed);
+    }
+    Ok(Schema { types, by_name, by_gvk })
+}
+
+fn parse_type(name: &str, row: &Value, ids: &HashMap<String, TypeId, FixedState>) -> Result<Type, String> {
+    let mut fields = Vec::new();
+    for (field, facts) in row["fields"].as_object().into_iter().flatten() {
+        fields.push(parse_field(field, facts, ids).map_err(|e| format!("{name}.{field}: {e}"))?);
+    }
+    fields.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Type {
+        name: name.to_string(),
+        gvks: row["gvk"].as_array().into_iter().flatten().map(parse_gvk).collect(),
+        special: special(name, row),
+        map: if row["map-type"] == "atomic" { MapKind::Atomic } else { MapKind::Granular },
+        fields,
+        inline: parse_messages(&row["inline"]),
+        proto_only: parse_messages(&row["pbOnly"]),
+    })
+}
+
+fn parse_gvk(gvk: &Value) -> GroupVersionKind {
+    let part = |i: usize| gvk[i].as_str().unwrap_or_default().to_string();
+    GroupVersionKind::new(part(0), part(1), part(2))
+}
+
+fn parse_messages(map: &Value) -> Vec<(String, u32, String)> {
+    let entry = |(name, v): (&String, &Value)| {
+        (name.clone(), v[0].as_u64().unwrap_or_default() as u32, v[1].as_str().unwrap_or_default().to_string())
+    };
+    map.as_object().into_iter().flatten().map(entry).collect()
+}
+
+fn special(name: &str, row: &Value) -> Special {
+    match name.rsplit('.').next().unwrap_or_default() {
+        "Quantity" => Special::Quantity,
+        "Time" => Special::Time,
+        "MicroTime" => Special::MicroTime,
+        "IntOrString" => Special::IntOrString,
+        _ => match row["type"].as_str() {
+            Some("any") => Special::Any,
+            Some("object") if row.get("pbOnly").is_some() => Special::AnyObject,
+            _ => Special::None,
+        },
+    }
+}
+
+fn parse_field(name: &str, row: &Value, ids: &HashMap<String, TypeId, FixedState>) -> Result<Field, String> {
+    let strings = |v: &Value| {
+        v.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_string).collect::<Vec<_>>()
+    };
+    let list = match row["list"].as_str() {
+        None => ListKind::Unset,
+        Some("atomic") => ListKind::Atomic,
+        Some("set") => ListKind::Set,
+        Some("map") => ListKind::Map(strings(&row["keys"])),
+        Some(other) => return Err(format!("list kind {other}")),
+    };
+    let patch = row["patch"].as_str().unwrap_or_default();
+    let has = |word: &str| patch.split(',').any(|p| p == word);
+    let proto = row["pb"].as_u64().map(|number| ProtoField {
+        number: number as u32,
+        proto_type: row["pbt"].as_str().unwrap_or_default().to_string(),
+        nested_in: row["in"].as_array().into_iter().flatten().filter_map(Value::as_u64).map(|n| n as u32).collect(),
+    });
+    Ok(Field {
+        name: name.to_string(),
+        shape: parse_shape(row["t"].as_str().ok_or("no type")?, ids)?,
+        required: row["req"] == true,
+        default: row.get("default").cloned(),
+        enumeration: row["enum"].as_array().cloned().unwrap_or_default(),
+        list,
+        map: if row["map"] == "atomic" { MapKind::Atomic } else { MapKind::Granular },
+        patch: PatchStrategy {
+            merge: has("merge"),
+            retain_keys: has("retainKeys"),
+            replace: has("replace"),
+            merge_key: row["mergeKey"].as_str().map(str::to_string),
+        },
+        proto,
+    })
+}
+
+fn parse_shape(text: &str, ids: &HashMap<String, TypeId, FixedState>) -> Result<Shape, String> {
+    if let Some(item) = text.strip_prefix("[]") {
+        return Ok(Shape::List(Box::new(parse_shape(item, ids)?)));
+    }
+    if let Some(item) = text.strip_prefix("map:") {
+        return Ok(Shape::Map(Box::new(parse_shape(item, ids)?)));
+    }
+    Ok(match text {
+        "string" => Shape::String,
+        "string:byte" => Shape::Bytes,
+        "boolean" => Shape::Boolean,
+        "integer:int32" => Shape::Int32,
+        "integer:int64" => Shape::Int64,
+        "number:double" => Shape::Double,
+        name => Shape::Type(*ids.get(name).ok_or_else(|| format!("unknown type {name}"))?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_loads_and_knows_a_container() {
+        let container = schema().get(schema().by_name("io.k8s.api.core.v1.Container").expect("containers exist"));
+        let ports = container.field("ports").expect("containers have ports");
+        assert_eq!(ports.list, ListKind::Map(vec!["containerPort".into(), "protocol".into()]));
+        assert_eq!(ports.patch.merge_key.as_deref(), Some("containerPort"));
+        assert!(schema().by_gvk(&GroupVersionKind::new("apps", "v1", "Deployment")).is_some());
+    }
+}

@@ -1,0 +1,55 @@
+//! What may be stored, and as what: the plug-ins between decoding and validation.
+
+use std::sync::Arc;
+
+use knarr_api::{Object, Resource, StatusError};
+
+use crate::authentication::User;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+/// One write on its way into the store.
+pub struct Request {
+    pub operation: Operation,
+    pub resource: Arc<Resource>,
+    /// Empty for the main resource.
+    pub subresource: String,
+    pub namespace: String,
+    /// Empty on a create with generateName.
+    pub name: String,
+    pub user: Arc<User>,
+    /// The new object; `None` on delete. Mutating plug-ins change it in place.
+    pub object: Option<Object>,
+    /// What is stored now; `None` on create.
+    pub old_object: Option<Arc<Object>>,
+    /// The CreateOptions, UpdateOptions, PatchOptions or DeleteOptions object.
+    pub options: Object,
+    pub dry_run: bool,
+    /// Texts for `Warning` headers.
+    pub warnings: Vec<String>,
+    /// Annotations for the audit event.
+    pub audit_annotations: Vec<(String, String)>,
+}
+
+/// One admission plug-in, upstream's name and behaviour. All plug-ins mutate, in order, then all validate.
+#[async_trait::async_trait]
+pub trait Plugin: Send + Sync {
+    /// Upstream's name, such as `LimitRanger`.
+    fn name(&self) -> &'static str;
+
+    fn handles(&self, operation: Operation) -> bool;
+
+    async fn mutate(&self, _request: &mut Request) -> Result<(), StatusError> {
+        Ok(())
+    }
+
+    async fn validate(&self, _request: &mut Request) -> Result<(), StatusError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,8 @@
+//! The API server: the request chain, the registry over cache and store, discovery, custom resources, subresources.
+//!
+//! Contracts between its halves: [`authentication`], [`authorization`], [`admission`]; everything else is behind
+//! the one generic registry.
+
+pub mod admission;
+pub mod authentication;
+pub mod authorization;
