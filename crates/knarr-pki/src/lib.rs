@@ -1,1 +1,19 @@
-//! stub
+//! Keys and certificates of a cluster: the certificate authorities, what they issue, the key that signs service-account
+//! tokens, and the kubeconfig files that carry credentials to clients.
+//!
+//! All keys are ECDSA P-256: a cluster has its complete set in a few milliseconds. Files are written so that a reader never sees
+//! half of one, and private keys are readable by their owner only.
+
+mod authority;
+mod error;
+mod files;
+mod kubeconfig;
+mod tls;
+mod token;
+
+pub use authority::{CertificateAuthority, CertificateRequest, KeyedCertificate, Usage};
+pub use error::Error;
+pub use files::write_private;
+pub use kubeconfig::{Credentials, Kubeconfig};
+pub use tls::{client_config, install_crypto_provider, root_store, server_config};
+pub use token::TokenKey;
