@@ -4,5 +4,8 @@
 //! the one generic registry.
 
 pub mod admission;
+pub mod allocation;
 pub mod authentication;
 pub mod authorization;
+pub mod objects;
+pub mod subresources;

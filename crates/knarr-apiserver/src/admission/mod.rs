@@ -1,5 +1,9 @@
 //! What may be stored, and as what: the plug-ins between decoding and validation.
 
+mod chain;
+
+pub use chain::Chain;
+
 use std::sync::Arc;
 
 use knarr_api::{Object, Resource, StatusError};

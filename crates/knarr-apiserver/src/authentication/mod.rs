@@ -1,5 +1,9 @@
 //! Who is asking.
 
+mod chain;
+
+pub use chain::{ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, Chain, unauthorized};
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -38,4 +42,12 @@ pub struct PeerCertificates(pub Arc<Vec<Vec<u8>>>);
 #[async_trait::async_trait]
 pub trait Authenticator: Send + Sync {
     async fn authenticate(&self, request: &Parts) -> Result<Option<Arc<User>>, StatusError>;
+}
+
+/// The token of an `Authorization: Bearer` header, if there is one. The scheme is case-insensitive; an empty token is none.
+pub fn bearer_token(request: &Parts) -> Option<&str> {
+    let header = request.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = header.trim().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }

@@ -1,5 +1,11 @@
 //! May they.
 
+mod chain;
+mod forbidden;
+
+pub use chain::Chain;
+pub use forbidden::forbidden;
+
 use crate::authentication::User;
 
 /// What is being asked, as upstream's `authorizer.Attributes`.

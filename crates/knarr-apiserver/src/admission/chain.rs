@@ -1,0 +1,42 @@
+use std::sync::Arc;
+
+use knarr_api::StatusError;
+
+use super::{Plugin, Request};
+
+/// The plug-ins in upstream's order. The registry calls [`Chain::mutate`] on the defaulted object and [`Chain::validate`] once
+/// the object is otherwise valid, right before it is stored.
+#[derive(Clone, Default)]
+pub struct Chain {
+    plugins: Vec<Arc<dyn Plugin>>,
+}
+
+impl Chain {
+    pub fn new(plugins: Vec<Arc<dyn Plugin>>) -> Self {
+        Chain { plugins }
+    }
+
+    /// Every plug-in that handles the operation may change the object; the first refusal ends it.
+    pub async fn mutate(&self, request: &mut Request) -> Result<(), StatusError> {
+        let operation = request.operation;
+        for plugin in self.plugins.iter().filter(|p| p.handles(operation)) {
+            plugin.mutate(request).await?;
+        }
+        Ok(())
+    }
+
+    /// Every plug-in that handles the operation may refuse the object; the first refusal ends it.
+    pub async fn validate(&self, request: &mut Request) -> Result<(), StatusError> {
+        let operation = request.operation;
+        for plugin in self.plugins.iter().filter(|p| p.handles(operation)) {
+            plugin.validate(request).await?;
+        }
+        Ok(())
+    }
+
+    /// Both, for operations without an object of their own: deletes and connects.
+    pub async fn admit(&self, request: &mut Request) -> Result<(), StatusError> {
+        self.mutate(request).await?;
+        self.validate(request).await
+    }
+}
