@@ -1,0 +1,86 @@
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+use super::*;
+
+fn pair() -> (Connection, Connection, Incoming) {
+    let (a, b): (DuplexStream, DuplexStream) = duplex(1024);
+    let (client, _) = Connection::start(a, Side::Client);
+    let (server, incoming) = Connection::start(b, Side::Server);
+    (client, server, incoming)
+}
+
+#[tokio::test]
+async fn streams_carry_bytes_both_ways_and_half_close() {
+    let (client, _server, mut incoming) = pair();
+    let echo = tokio::spawn(async move {
+        let mut stream = incoming.next().await.unwrap();
+        assert_eq!(stream.headers().get("streamType"), "stdin");
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).await.unwrap();
+        stream.write_all(&all).await.unwrap();
+        stream.shutdown().await.unwrap();
+        incoming
+    });
+    let mut stream = client.open(Headers::new(&[("streamType", "stdin")])).await.unwrap();
+    let sent: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
+    stream.write_all(&sent).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).await.unwrap();
+    assert!(sent == received);
+    echo.await.unwrap();
+}
+
+#[tokio::test]
+async fn closing_sends_what_is_queued() {
+    let (client, server, mut incoming) = pair();
+    let mut ours = client.open(Headers::default()).await.unwrap();
+    let (mut reader, _) = incoming.next().await.unwrap().split();
+    ours.write_all(&[7; 100_000]).await.unwrap();
+    client.close();
+    let mut received = 0;
+    while let Some(Ok(piece)) = reader.next().await {
+        received += piece.len();
+    }
+    assert_eq!(received, 100_000);
+    server.closed().await;
+    assert!(client.open(Headers::default()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_reset_reaches_the_reader() {
+    let (client, _server, mut incoming) = pair();
+    let mut ours = client.open(Headers::default()).await.unwrap();
+    let (_, mut writer) = incoming.next().await.unwrap().split();
+    writer.reset(5).await.unwrap();
+    let error = ours.read(&mut [0; 8]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn hostile_bytes_end_the_connection_and_nothing_else() {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0x80, 0x02, 0, 1, 0, 0, 0, 0],
+        &[0x80, 0x03, 0, 1, 0, 0xff, 0xff, 0xff],
+        &[0x80, 0x03, 0, 1, 0, 0, 0, 4, 0, 0, 0, 1],
+        &[0x80, 0x03, 0, 2, 0, 0, 0, 12, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8],
+    ] {
+        let (mut peer, io) = duplex(1024);
+        let (connection, _incoming) = Connection::start(io, Side::Server);
+        peer.write_all(bytes).await.unwrap();
+        peer.shutdown().await.unwrap();
+        connection.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_with_itself() {
+    let (mut peer, io) = duplex(1024);
+    let (_connection, _incoming) = Connection::start(io, Side::Server);
+    let ping = [0x80, 0x03, 0, 6, 0, 0, 0, 4, 0, 0, 0, 1];
+    peer.write_all(&ping).await.unwrap();
+    let mut answer = [0; 12];
+    peer.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, ping);
+}
