@@ -13,8 +13,10 @@
 
 pub mod field;
 pub mod object;
+pub mod patch;
 pub mod resource;
 pub mod schema;
+pub mod selector;
 pub mod status;
 pub mod strategy;
 

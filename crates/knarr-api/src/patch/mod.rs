@@ -1,0 +1,47 @@
+//! The three patches of the API besides apply: JSON patch, JSON merge patch and strategic merge patch.
+//!
+//! Each takes the current object and the bytes of the patch and answers the patched tree, which the caller decodes,
+//! defaults and validates like any update. What fails is a `Status` as upstream sends it.
+
+pub mod json;
+pub mod merge;
+pub mod strategic;
+
+use serde_json::{Map, Value};
+
+use crate::status::{Details, Reason, StatusError};
+
+/// The answer to a well-formed patch that does not fit the object. Upstream keeps its reasons to itself.
+fn unprocessable() -> StatusError {
+    let mut error = StatusError::new(Reason::Invalid, "the server rejected our request due to an error in our request");
+    error.details = Some(Box::new(Details::default()));
+    error
+}
+
+fn undecodable(why: impl std::fmt::Display) -> StatusError {
+    StatusError::bad_request(format!("error decoding patch: {why}"))
+}
+
+/// Parses a patch that must be a JSON object. `null` is `None`.
+fn parse_object(patch: &[u8]) -> Result<Option<Map<String, Value>>, StatusError> {
+    match serde_json::from_slice(patch).map_err(undecodable)? {
+        Value::Object(map) => Ok(Some(map)),
+        Value::Null => Ok(None),
+        other => Err(undecodable(format!(
+            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            go_kind(&other)
+        ))),
+    }
+}
+
+/// The word Go's JSON decoder has for a value.
+fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
