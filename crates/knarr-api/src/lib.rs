@@ -11,14 +11,18 @@
 //! Invariants: nothing here blocks, sleeps, reads a clock it was not handed, or touches a file. An object is a
 //! [`serde_json::Value`] whose root is a map; custom resources take the same path as built-in kinds with another schema.
 
+pub mod decode;
+pub mod default;
 pub mod field;
 pub mod object;
 pub mod patch;
+pub mod quantity;
 pub mod resource;
 pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategy;
+pub mod validation;
 
 pub use field::{FieldError, Path};
 pub use object::Object;

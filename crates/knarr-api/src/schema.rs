@@ -71,6 +71,28 @@ pub struct ProtoField {
     pub nested_in: Vec<u32>,
 }
 
+/// How Go keeps a field, which decides when an object shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Presence {
+    /// Absent is different from zero; shown when set (a pointer).
+    #[default]
+    Optional,
+    /// Zero means absent; never shown when zero.
+    WhenSet,
+    /// Always shown, also when zero.
+    Always,
+}
+
+/// What Go's side of the API says of a field.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct GoField {
+    pub presence: Presence,
+    /// The Go type that type errors name (`v1.DNSPolicy`, `[]v1.Container`).
+    pub type_name: String,
+    /// Embedded structs between the type and the field (`ProbeHandler`), which type errors show in the path.
+    pub embedded: Vec<String>,
+}
+
 /// One field of a type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
@@ -84,6 +106,7 @@ pub struct Field {
     pub map: MapKind,
     pub patch: PatchStrategy,
     pub proto: Option<ProtoField>,
+    pub go: GoField,
 }
 
 /// Types whose JSON is not a plain struct.
@@ -111,6 +134,8 @@ pub struct Type {
     pub map: MapKind,
     /// Sorted by name.
     pub fields: Vec<Field>,
+    /// Indexes of the fields that are shown even when zero.
+    pub always: Vec<usize>,
     /// Messages that JSON inlines: (protobuf field name, number, message).
     pub inline: Vec<(String, u32, String)>,
     /// Protobuf fields that have no JSON field of that name: (name, number, protobuf type).
@@ -148,13 +173,19 @@ impl Schema {
         self.by_gvk.get(gvk).copied()
     }
 
+    /// The Go type that goes with a shape where a field says nothing else.
+    pub fn go_type_name(&self, shape: &Shape) -> String {
+        go_name(shape, &|id: TypeId| self.get(id).name.as_str())
+    }
+
     pub fn types(&self) -> impl Iterator<Item = (TypeId, &Type)> {
         (0u32..).map(TypeId).zip(&self.types)
     }
 }
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
-    parse(include_str!("../generated/schema.json")).expect("the generator wrote it and a test reads it")
+    parse(include_str!("../generated/schema.json"), include_str!("../generated/go_fields.json"))
+        .expect("the generator wrote it and a test reads it")
 });
 
 /// The schema of Kubernetes v1.36.
@@ -162,15 +193,18 @@ pub fn schema() -> &'static Schema {
     &SCHEMA
 }
 
-fn parse(text: &str) -> Result<Schema, String> {
+fn parse(text: &str, go_fields: &str) -> Result<Schema, String> {
     let root: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let go_fields: Value = serde_json::from_str(go_fields).map_err(|e| e.to_string())?;
     let rows = root["types"].as_object().ok_or("no types")?;
     let by_name: HashMap<String, TypeId, FixedState> =
         rows.keys().zip(0u32..).map(|(name, i)| (name.clone(), TypeId(i))).collect();
+    let names: Vec<&String> = rows.keys().collect();
     let mut types = Vec::with_capacity(rows.len());
     let mut by_gvk = HashMap::default();
     for (name, row) in rows {
-        let parsed = parse_type(name, row, &by_name)?;
+        let mut parsed = parse_type(name, row, &by_name)?;
+        read_go_fields(&mut parsed, &go_fields[name.as_str()], &names);
         for gvk in &parsed.gvks {
             by_gvk.insert(gvk.clone(), by_name[name]);
         }
@@ -191,9 +225,76 @@ fn parse_type(name: &str, row: &Value, ids: &HashMap<String, TypeId, FixedState>
         special: special(name, row),
         map: if row["map-type"] == "atomic" { MapKind::Atomic } else { MapKind::Granular },
         fields,
+        always: Vec::new(),
         inline: parse_messages(&row["inline"]),
         proto_only: parse_messages(&row["pbOnly"]),
     })
+}
+
+/// Adds what Go's side says. A type it does not know is shown as it was written.
+fn read_go_fields(parsed: &mut Type, row: &Value, names: &[&String]) {
+    let package = package_of(&parsed.name).to_string();
+    for field in &mut parsed.fields {
+        field.go.type_name = go_name(&field.shape, &|id: TypeId| names[id.0 as usize]);
+        let Some(text) = row[field.name.as_str()].as_str() else { continue };
+        let (text, embedded) = text.split_once(" @").unwrap_or((text, ""));
+        let (flags, type_name) = text.split_once(' ').unwrap_or((text, ""));
+        field.go.embedded = embedded.split('.').filter(|e| !e.is_empty()).map(str::to_string).collect();
+        if !type_name.is_empty() {
+            field.go.type_name = qualify(type_name, &package);
+        }
+        field.go.presence = presence(flags, &field.shape);
+    }
+    let shown = |(index, field): (usize, &Field)| (field.go.presence == Presence::Always).then_some(index);
+    parsed.always = parsed.fields.iter().enumerate().filter_map(shown).collect();
+}
+
+/// Structs that are not pointers are always shown, whatever their tag says, unless it says `omitzero`.
+fn presence(flags: &str, shape: &Shape) -> Presence {
+    let omits = flags.contains('o') && !matches!(shape, Shape::Type(_));
+    match () {
+        () if flags.contains('p') => Presence::Optional,
+        () if omits || flags.contains('z') => Presence::WhenSet,
+        () => Presence::Always,
+    }
+}
+
+/// `v1` of `io.k8s.api.core.v1.Pod`.
+fn package_of(type_name: &str) -> &str {
+    type_name.rsplit('.').nth(1).unwrap_or_default()
+}
+
+/// Puts the package before a type of the same package: `[]Container` becomes `[]v1.Container`.
+fn qualify(go: &str, package: &str) -> String {
+    let start = go.rfind([']', '*']).map_or(0, |i| i + 1);
+    let (prefix, base) = go.split_at(start);
+    let plain = base.chars().next().is_some_and(char::is_lowercase);
+    let base = match base.split_once('.') {
+        Some(("metav1" | "v1", name)) => format!("v1.{name}"),
+        Some(_) => base.to_string(),
+        None if base == "byte" => "uint8".to_string(),
+        None if plain => base.to_string(),
+        None => format!("{package}.{base}"),
+    };
+    format!("{prefix}{base}")
+}
+
+/// The Go type that goes with a shape where nothing else is said.
+fn go_name<'a>(shape: &Shape, name_of: &dyn Fn(TypeId) -> &'a str) -> String {
+    match shape {
+        Shape::String => "string".into(),
+        Shape::Bytes => "[]uint8".into(),
+        Shape::Boolean => "bool".into(),
+        Shape::Int32 => "int32".into(),
+        Shape::Int64 => "int64".into(),
+        Shape::Double => "float64".into(),
+        Shape::List(item) => format!("[]{}", go_name(item, name_of)),
+        Shape::Map(item) => format!("map[string]{}", go_name(item, name_of)),
+        Shape::Type(id) => {
+            let name = name_of(*id);
+            format!("{}.{}", package_of(name), name.rsplit('.').next().unwrap_or_default())
+        }
+    }
 }
 
 fn parse_gvk(gvk: &Value) -> GroupVersionKind {
@@ -255,6 +356,7 @@ fn parse_field(name: &str, row: &Value, ids: &HashMap<String, TypeId, FixedState
             merge_key: row["mergeKey"].as_str().map(str::to_string),
         },
         proto,
+        go: GoField::default(),
     })
 }
 

@@ -21,6 +21,12 @@ pub struct Context {
 /// The order of calls on create: [`Strategy::default`], [`Strategy::prepare_create`], admission, [`Strategy::validate_create`],
 /// [`Strategy::warnings`], [`Strategy::canonicalize`]; on update the same with the old object, which is never changed.
 pub trait Strategy: Send + Sync {
+    /// What is wrong with a name of this kind; `prefix` says that more will be appended (`generateName`).
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        let _ = (name, prefix);
+        Vec::new()
+    }
+
     /// Fills in what the user left out, beyond the table's defaults. Must be idempotent.
     fn default(&self, _object: &mut Object) {}
 

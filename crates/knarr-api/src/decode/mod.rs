@@ -1,0 +1,148 @@
+//! From a request's bytes to an [`Object`], with upstream's checks and texts.
+
+mod json;
+mod said;
+mod scalar;
+mod syntax;
+mod yaml;
+
+use crate::object::Object;
+use crate::resource::{GroupVersion, GroupVersionKind};
+use crate::schema::{Schema, TypeId, schema};
+use crate::status::StatusError;
+
+pub use json::add_always_shown;
+
+/// How the body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Json,
+    Yaml,
+}
+
+/// What to do about unknown and duplicate fields (`fieldValidation`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// A decoded body.
+#[derive(Debug)]
+pub struct Decoded {
+    /// Holds only known fields; `apiVersion` and `kind` are set.
+    pub object: Object,
+    /// Texts for `Warning` headers; empty unless [`FieldValidation::Warn`].
+    pub warnings: Vec<String>,
+}
+
+/// Decodes a body that should be a built-in `kind`.
+pub fn decode_object(
+    bytes: &[u8],
+    encoding: Encoding,
+    kind: &GroupVersionKind,
+    validation: FieldValidation,
+) -> Result<Decoded, StatusError> {
+    let id = schema().by_gvk(kind).ok_or_else(|| StatusError::internal(format!("no type for {kind:?}")))?;
+    decode_typed(bytes, encoding, schema(), id, kind, validation)
+}
+
+/// Decodes a body that should be a `kind` whose type is `id` of `schema`.
+pub fn decode_typed(
+    bytes: &[u8],
+    encoding: Encoding,
+    schema: &Schema,
+    id: TypeId,
+    kind: &GroupVersionKind,
+    validation: FieldValidation,
+) -> Result<Decoded, StatusError> {
+    let converted;
+    let json = match encoding {
+        Encoding::Json => bytes,
+        Encoding::Yaml => {
+            converted = yaml::to_json(bytes).map_err(|why| unrecognized(kind, &why, bytes))?;
+            converted.as_slice()
+        }
+    };
+    syntax::check(json).map_err(|why| unrecognized(kind, &format!("{NO_KIND}{why}"), json))?;
+    let said = said::type_meta(json).map_err(|why| unrecognized(kind, &format!("{NO_KIND}{why}"), json))?;
+    check_kind(&said, kind)?;
+    let mut outcome = json::decode(json, schema, id).map_err(|why| not_handled(kind, &why))?;
+    outcome.value["apiVersion"] = kind.api_version().into();
+    outcome.value["kind"] = kind.kind.to_string().into();
+    finish(outcome, kind, validation)
+}
+
+const NO_KIND: &str = "couldn't get version/kind; json parse error: ";
+
+fn finish(
+    outcome: json::Outcome,
+    kind: &GroupVersionKind,
+    validation: FieldValidation,
+) -> Result<Decoded, StatusError> {
+    let warnings = match validation {
+        FieldValidation::Strict if !outcome.strict.is_empty() => {
+            return Err(not_handled(kind, &format!("strict decoding error: {}", outcome.strict.join(", "))));
+        }
+        FieldValidation::Warn => outcome.strict,
+        FieldValidation::Ignore | FieldValidation::Strict => Vec::new(),
+    };
+    Ok(Decoded { object: outcome.value, warnings })
+}
+
+/// A body of a known kind that cannot be decoded.
+fn not_handled(kind: &GroupVersionKind, why: &str) -> StatusError {
+    StatusError::bad_request(format!(
+        "{} in version \"{}\" cannot be handled as a {}: {why}",
+        kind.kind, kind.version, kind.kind
+    ))
+}
+
+/// A body whose kind cannot even be read.
+fn unrecognized(kind: &GroupVersionKind, why: &str, body: &[u8]) -> StatusError {
+    let shown = said::summary(body);
+    StatusError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {why} ({shown})",
+        kind.kind
+    ))
+}
+
+/// Refuses a body that says it is something else. Saying nothing is fine.
+fn check_kind(said: &said::TypeMeta, wanted: &GroupVersionKind) -> Result<(), StatusError> {
+    let api_version = if said.api_version.is_empty() { wanted.api_version() } else { said.api_version.clone() };
+    let kind = if said.kind.is_empty() { wanted.kind.as_ref() } else { said.kind.as_str() };
+    if api_version == wanted.api_version() && kind == wanted.kind {
+        return Ok(());
+    }
+    let version = api_version.rsplit('/').next().unwrap_or_default();
+    let Some(version_said) = GroupVersion::parse(&api_version) else {
+        let why = format!("unexpected GroupVersion string: {api_version}");
+        return Err(not_handled(wanted, &why));
+    };
+    let gvk = GroupVersionKind::new(version_said.group.clone(), version_said.version.clone(), kind.to_string());
+    if schema().by_gvk(&gvk).is_none() {
+        return Err(StatusError::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {}: no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            wanted.kind
+        )));
+    }
+    if kind == wanted.kind && version_said.group == wanted.group {
+        return Err(StatusError::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({})",
+            wanted.api_version()
+        )));
+    }
+    Err(StatusError::bad_request(format!(
+        "{kind} in version \"{version}\" cannot be handled as a {}: converting ({version}.{kind}) to ({}.{}): unknown conversion",
+        wanted.kind,
+        internal_package(&wanted.group),
+        wanted.kind
+    )))
+}
+
+/// The Go package of a group's internal types, which one upstream message names.
+fn internal_package(group: &str) -> &str {
+    if group.is_empty() { "core" } else { group.split('.').next().unwrap_or(group) }
+}

@@ -1,0 +1,3 @@
+//! Validation shared by kinds.
+
+pub mod metadata;
