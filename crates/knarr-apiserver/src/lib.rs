@@ -9,3 +9,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod objects;
 pub mod subresources;
+pub mod tokens;
+
+#[cfg(test)]
+pub(crate) mod testing;

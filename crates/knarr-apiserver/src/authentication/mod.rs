@@ -1,6 +1,12 @@
 //! Who is asking.
 
+pub mod bootstrap_token;
 mod chain;
+pub mod front_proxy;
+pub mod impersonation;
+pub mod service_account;
+pub mod token;
+pub mod x509;
 
 pub use chain::{ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, Chain, unauthorized};
 

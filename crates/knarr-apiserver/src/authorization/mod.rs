@@ -2,6 +2,8 @@
 
 mod chain;
 mod forbidden;
+pub mod node;
+pub mod rbac;
 
 pub use chain::Chain;
 pub use forbidden::forbidden;

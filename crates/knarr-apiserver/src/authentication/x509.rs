@@ -1,0 +1,92 @@
+//! Client certificates: the common name is the user, the organizations are the groups.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::request::Parts;
+use knarr_api::StatusError;
+use parking_lot::Mutex;
+use ring::digest::{SHA256, digest};
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{Authenticator, PeerCertificates, User, unauthorized};
+use crate::tokens::now;
+
+/// Certificates remembered as verified, so that a connection's requests do not each verify a chain.
+const REMEMBERED: usize = 4096;
+
+/// Checks certificates against one certificate authority. The handshake has proven that the peer holds the key; this proves
+/// that the authority vouches for it.
+pub struct CertificateVerifier {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// When the verified leaf's validity ends, and whom it names.
+    verified: Mutex<HashMap<Vec<u8>, (i64, Arc<User>)>>,
+}
+
+impl CertificateVerifier {
+    /// An error if the roots are empty.
+    pub fn new(roots: Arc<RootCertStore>) -> Result<Self, rustls::server::VerifierBuilderError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
+        Ok(CertificateVerifier { verifier, verified: Mutex::default() })
+    }
+
+    /// The subject of the leaf, if the authority vouches for it now.
+    pub fn verify(&self, chain: &[Vec<u8>]) -> Option<Arc<User>> {
+        let (leaf, rest) = chain.split_first()?;
+        if let Some((until, user)) = self.verified.lock().get(leaf)
+            && now() < *until
+        {
+            return Some(user.clone());
+        }
+        let intermediates: Vec<CertificateDer<'_>> = rest.iter().map(|c| CertificateDer::from(c.as_slice())).collect();
+        let end_entity = CertificateDer::from(leaf.as_slice());
+        if let Err(error) = self.verifier.verify_client_cert(&end_entity, &intermediates, UnixTime::now()) {
+            tracing::debug!(%error, "client certificate rejected");
+            return None;
+        }
+        let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
+        let user = Arc::new(subject(&certificate, leaf));
+        let mut verified = self.verified.lock();
+        if verified.len() >= REMEMBERED {
+            verified.clear();
+        }
+        verified.insert(leaf.clone(), (certificate.validity().not_after.timestamp(), user.clone()));
+        Some(user)
+    }
+}
+
+fn subject(certificate: &X509Certificate<'_>, der: &[u8]) -> User {
+    let name = certificate.subject();
+    let common_name = name.iter_common_name().filter_map(|a| a.as_str().ok()).last().unwrap_or_default();
+    let groups = name.iter_organization().filter_map(|a| a.as_str().ok()).map(str::to_string).collect();
+    let fingerprint: String = digest(&SHA256, der).as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    let mut extra = BTreeMap::new();
+    extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("X509SHA256={fingerprint}")]);
+    User { name: common_name.into(), uid: String::new(), groups, extra }
+}
+
+/// Authenticates by client certificate.
+pub struct ClientCertificates {
+    pub verifier: CertificateVerifier,
+}
+
+#[async_trait]
+impl Authenticator for ClientCertificates {
+    async fn authenticate(&self, request: &Parts) -> Result<Option<Arc<User>>, StatusError> {
+        let Some(PeerCertificates(chain)) = request.extensions.get::<PeerCertificates>() else { return Ok(None) };
+        if chain.is_empty() {
+            return Ok(None);
+        }
+        match self.verifier.verify(chain) {
+            Some(user) if user.name.is_empty() => Ok(None),
+            Some(user) => Ok(Some(user)),
+            None => Err(unauthorized()),
+        }
+    }
+}

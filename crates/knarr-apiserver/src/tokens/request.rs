@@ -1,0 +1,187 @@
+//! `serviceaccounts/token`: a TokenRequest is answered with a signed token.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use knarr_api::field::{FieldError, Path};
+use knarr_api::object::ObjectExt;
+use knarr_api::{GroupResource, GroupVersionKind, Object, StatusError};
+use serde_json::{Value, json};
+
+use super::claims::{Audiences, BoundObject, Claims, KubernetesClaims};
+use super::{Issuer, now};
+use crate::objects::Objects;
+use crate::subresources::{Answer, Call, Handler};
+
+const DEFAULT_EXPIRATION: i64 = 3600;
+const MIN_EXPIRATION: i64 = 600;
+const MAX_EXPIRATION: i64 = 1 << 32;
+
+pub struct TokenRequestHandler {
+    pub issuer: Arc<Issuer>,
+    pub objects: Arc<dyn Objects>,
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[async_trait]
+impl Handler for TokenRequestHandler {
+    async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
+        let mut request = call.object;
+        complete_name(&mut request, &call.namespace, &call.name)?;
+        let expiration = expiration_seconds(&request, &call.name)?;
+        let account = self.fetch("serviceaccounts", &call.namespace, &call.name).await?;
+        let mut kubernetes = KubernetesClaims {
+            namespace: call.namespace.clone(),
+            serviceaccount: bound(&account),
+            ..KubernetesClaims::default()
+        };
+        if request.pointer("/spec/boundObjectRef").is_some_and(Value::is_object) {
+            self.bind(&request["spec"]["boundObjectRef"], &call.name, &mut kubernetes).await?;
+        }
+        let audiences = self.audiences(&request);
+        request["spec"]["audiences"] = json!(audiences);
+        request["spec"]["expirationSeconds"] = expiration.into();
+        let issued = now();
+        let claims = Claims {
+            audiences: Audiences::Many(audiences),
+            expires: issued + expiration,
+            issued_at: issued,
+            issuer: self.issuer.url().to_string(),
+            id: uuid::Uuid::new_v4().to_string(),
+            kubernetes,
+            not_before: issued,
+            subject: format!("system:serviceaccount:{}:{}", call.namespace, call.name),
+        };
+        let token =
+            self.issuer.sign(&claims).map_err(|e| StatusError::internal(format!("failed to generate token: {e}")))?;
+        request["status"] = json!({"token": token, "expirationTimestamp": timestamp(claims.expires)});
+        Ok(Answer::created(request))
+    }
+}
+
+/// RFC 3339 with whole seconds, as `metav1.Time` is written.
+fn timestamp(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map(|t| t.to_string()).unwrap_or_default()
+}
+
+fn complete_name(request: &mut Object, namespace: &str, name: &str) -> Result<(), StatusError> {
+    if !request.name().is_empty() && request.name() != name {
+        let given = request.name();
+        return Err(StatusError::bad_request(format!(
+            "metadata.name: Invalid value: {given:?}: must match the service account name if specified"
+        )));
+    }
+    if !request.namespace().is_empty() && request.namespace() != namespace {
+        let given = request.namespace();
+        return Err(StatusError::bad_request(format!(
+            "metadata.namespace: Invalid value: {given:?}: must match the service account namespace if specified"
+        )));
+    }
+    request.set_meta_str("name", name);
+    request.set_meta_str("namespace", namespace);
+    request.set_meta_str("creationTimestamp", &timestamp(now()));
+    if !request["spec"].is_object() {
+        request["spec"] = json!({});
+    }
+    Ok(())
+}
+
+fn expiration_seconds(request: &Object, name: &str) -> Result<i64, StatusError> {
+    let Some(value) = request.pointer("/spec/expirationSeconds").filter(|v| !v.is_null()) else {
+        return Ok(DEFAULT_EXPIRATION);
+    };
+    let seconds = value.as_i64().unwrap_or_default();
+    let why = match seconds {
+        ..MIN_EXPIRATION => "may not specify a duration less than 10 minutes",
+        _ if seconds > MAX_EXPIRATION => "may not specify a duration larger than 2^32 seconds",
+        _ => return Ok(seconds),
+    };
+    let root = Path::ROOT;
+    let spec = root.child("spec");
+    let error = FieldError::invalid(&spec.child("expirationSeconds"), value, why);
+    let kind = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
+    Err(StatusError::invalid(&kind, name, vec![error]))
+}
+
+fn bound(object: &Object) -> BoundObject {
+    BoundObject { name: object.name().into(), uid: object.uid().into() }
+}
+
+impl TokenRequestHandler {
+    fn audiences(&self, request: &Object) -> Vec<String> {
+        let asked = request.pointer("/spec/audiences").and_then(Value::as_array).into_iter().flatten();
+        let asked: Vec<String> = asked.filter_map(Value::as_str).map(str::to_string).collect();
+        if asked.is_empty() { self.issuer.audiences().to_vec() } else { asked }
+    }
+
+    async fn fetch(&self, resource: &'static str, namespace: &str, name: &str) -> Result<Arc<Object>, StatusError> {
+        let resource = GroupResource::new("", resource);
+        let found = self.objects.get(&resource, namespace, name).await?;
+        found.ok_or_else(|| StatusError::not_found(&resource, name))
+    }
+
+    /// Adds what the token dies with; the object must exist and, for a pod, run as this account.
+    async fn bind(&self, reference: &Value, account: &str, claims: &mut KubernetesClaims) -> Result<(), StatusError> {
+        let kind = text(reference, "/kind");
+        let name = text(reference, "/name");
+        let api_version = text(reference, "/apiVersion");
+        let object = match (api_version, kind) {
+            ("v1", "Pod") => {
+                let pod = self.fetch("pods", &claims.namespace, name).await?;
+                claims.node = self.check_pod(&pod, account).await?;
+                claims.pod.insert(bound(&pod)).clone()
+            }
+            ("v1", "Secret") => {
+                let secret = self.fetch("secrets", &claims.namespace, name).await?;
+                claims.secret.insert(bound(&secret)).clone()
+            }
+            ("v1", "Node") => {
+                let node = self.fetch("nodes", "", name).await?;
+                claims.node.insert(bound(&node)).clone()
+            }
+            _ => {
+                return Err(StatusError::bad_request(format!(
+                    "cannot bind token to object of type {}",
+                    shown_kind(api_version, kind)
+                )));
+            }
+        };
+        let wanted = text(reference, "/uid");
+        if !wanted.is_empty() && wanted != object.uid {
+            return Err(StatusError::conflict(
+                &GroupResource::new("", kind.to_string()),
+                name,
+                format!(
+                    "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The pod's node, where it has one.
+    async fn check_pod(&self, pod: &Object, account: &str) -> Result<Option<BoundObject>, StatusError> {
+        let runs_as = text(pod, "/spec/serviceAccountName");
+        if runs_as != account {
+            return Err(StatusError::bad_request(format!(
+                "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
+            )));
+        }
+        let node = text(pod, "/spec/nodeName");
+        if node.is_empty() {
+            return Ok(None);
+        }
+        let found = self.objects.get(&GroupResource::new("", "nodes"), "", node).await?;
+        let uid = found.map(|n| n.uid().to_string()).unwrap_or_default();
+        Ok(Some(BoundObject { name: node.into(), uid }))
+    }
+}
+
+/// Go's `GroupVersionKind.String()`.
+fn shown_kind(api_version: &str, kind: &str) -> String {
+    let group_version = knarr_api::GroupVersion::parse(api_version).unwrap_or_default();
+    format!("{}/{}, Kind={kind}", group_version.group, group_version.version)
+}
