@@ -9,7 +9,6 @@ use futures::stream::{self, BoxStream};
 use knarr_api::object::ObjectExt;
 use knarr_api::{GroupResource, Object, StatusError};
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::objects::{Change, Modify, Objects};
@@ -124,11 +123,4 @@ impl Objects for Memory {
         state.announce(resource, &Change::Gone { object: object.clone() });
         Ok(object)
     }
-}
-
-/// A minimal object.
-pub fn object(namespace: &str, name: &str) -> Object {
-    let mut object = json!({"metadata": {"name": name}});
-    object.set_meta_str("namespace", namespace);
-    object
 }

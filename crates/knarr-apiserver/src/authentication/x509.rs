@@ -24,9 +24,11 @@ const REMEMBERED: usize = 4096;
 /// that the authority vouches for it.
 pub struct CertificateVerifier {
     verifier: Arc<dyn ClientCertVerifier>,
-    /// When the verified leaf's validity ends, and whom it names.
-    verified: Mutex<HashMap<Vec<u8>, (i64, Arc<User>)>>,
+    /// By leaf: when its validity ends, and whom it names.
+    verified: Mutex<HashMap<Vec<u8>, Verified>>,
 }
+
+type Verified = (i64, Arc<User>);
 
 impl CertificateVerifier {
     /// An error if the roots are empty.

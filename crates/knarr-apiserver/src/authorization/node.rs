@@ -416,8 +416,11 @@ fn own_node(node: &str, a: &Attributes<'_>) -> Decision {
         // NodeRestriction admission checks the name.
         ("", "create" | "update" | "patch") => allow(),
         ("", "get" | "list" | "watch") if a.name == node || selects(a.field_selector, "metadata.name", node) => allow(),
+        ("", "get" | "list" | "watch") if a.name.is_empty() => {
+            no(&format!("node '{node}' cannot read all nodes, only its own Node object"))
+        }
         ("", "get" | "list" | "watch") => {
-            no(&format!("node {node:?} cannot read {:?}, only its own Node object", a.name))
+            no(&format!("node '{node}' cannot read '{}', only its own Node object", a.name))
         }
         ("status", "update" | "patch") => allow(),
         _ => no(""),
