@@ -11,6 +11,7 @@
 //! Invariants: nothing here blocks, sleeps, reads a clock it was not handed, or touches a file. An object is a
 //! [`serde_json::Value`] whose root is a map; custom resources take the same path as built-in kinds with another schema.
 
+pub mod apply;
 pub mod decode;
 pub mod default;
 pub mod field;
