@@ -189,14 +189,15 @@ impl FieldSet {
 
     /// The wire form.
     pub fn to_value(&self) -> Value {
-        let entry = |(element, entry): (&Box<str>, &Entry)| {
+        let mut out = Map::new();
+        for (element, entry) in &self.children {
             let mut below = entry.below.to_value();
             if entry.member && !entry.below.is_empty() {
                 below["."] = Value::Object(Map::new());
             }
-            (element.to_string(), below)
-        };
-        Value::Object(self.children.iter().map(entry).collect())
+            out.insert(element.to_string(), below);
+        }
+        Value::Object(out)
     }
 }
 

@@ -79,7 +79,7 @@ impl Managers {
     }
 
     /// Writes them in upstream's order: operation, time, name, version, subresource.
-    pub fn to_value(mut self) -> Option<Value> {
+    pub fn into_value(mut self) -> Option<Value> {
         if self.0.is_empty() {
             return None;
         }

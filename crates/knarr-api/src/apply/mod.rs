@@ -134,7 +134,7 @@ pub fn update_managed_fields(scope: &Scope<'_>, live: Option<&Object>, new: &mut
 }
 
 fn store(object: &mut Object, managers: Managers) {
-    match managers.to_value() {
+    match managers.into_value() {
         Some(entries) => object.metadata_mut().insert("managedFields".into(), entries),
         None => object.metadata_mut().remove("managedFields"),
     };
