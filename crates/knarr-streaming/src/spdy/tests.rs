@@ -34,8 +34,8 @@ async fn streams_carry_bytes_both_ways_and_half_close() {
 #[tokio::test]
 async fn closing_sends_what_is_queued() {
     let (client, server, mut incoming) = pair();
-    let mut ours = client.open(Headers::default()).await.unwrap();
-    let (mut reader, _) = incoming.next().await.unwrap().split();
+    let (ours, theirs) = tokio::join!(client.open(Headers::default()), incoming.next());
+    let (mut ours, (mut reader, _)) = (ours.unwrap(), theirs.unwrap().split());
     ours.write_all(&[7; 100_000]).await.unwrap();
     client.close();
     let mut received = 0;
@@ -50,8 +50,8 @@ async fn closing_sends_what_is_queued() {
 #[tokio::test]
 async fn a_reset_reaches_the_reader() {
     let (client, _server, mut incoming) = pair();
-    let mut ours = client.open(Headers::default()).await.unwrap();
-    let (_, mut writer) = incoming.next().await.unwrap().split();
+    let (ours, theirs) = tokio::join!(client.open(Headers::default()), incoming.next());
+    let (mut ours, (_, mut writer)) = (ours.unwrap(), theirs.unwrap().split());
     writer.reset(5).await.unwrap();
     let error = ours.read(&mut [0; 8]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
