@@ -23,6 +23,7 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategy;
+pub mod table;
 pub mod validation;
 
 pub use field::{FieldError, Path};
