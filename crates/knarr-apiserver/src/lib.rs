@@ -7,6 +7,7 @@ pub mod admission;
 pub mod allocation;
 pub mod authentication;
 pub mod authorization;
+pub mod bootstrap;
 pub mod objects;
 pub mod subresources;
 pub mod tokens;

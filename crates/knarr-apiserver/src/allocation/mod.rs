@@ -1,7 +1,15 @@
 //! Numbers that only the API server may hand out: cluster IPs and node ports.
 
+mod families;
+mod pool;
+mod ranges;
+mod services;
+
 use async_trait::async_trait;
 use knarr_api::{GroupResource, Object, StatusError};
+
+pub use ranges::{AddressRange, PortRange};
+pub use services::ServiceAllocator;
 
 /// What a write reserved. Dropped without [`Reservation::commit`], everything taken is given back.
 pub trait Reservation: Send {
