@@ -5,10 +5,22 @@
 //! on disk. [`Store::watch`] delivers every change under a prefix after a revision, in order, exactly once, or fails with
 //! [`StoreError::Compacted`].
 //!
-//! Two backends, one trait, the same tests over both: `embedded` (one process, the default) and `etcd`.
+//! Two backends, one trait, the same tests over both: [`embedded`] (one process, the default) and `etcd`.
+//!
+//! Invariants that every backend keeps:
+//!
+//! * Revisions only grow, across restarts too; one write takes one revision.
+//! * A write is visible to every read and every watch when it is acknowledged, and never before it is durable.
+//! * A watch that falls behind costs its reader time, never the store memory.
+
+pub mod embedded;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
+
+pub use embedded::Embedded;
 
 /// A point in the store's history. The first write makes revision 1 or higher; 0 means "before everything".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -17,7 +29,7 @@ pub struct Revision(pub u64);
 /// A key with its value and its place in history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
-    pub key: String,
+    pub key: Arc<str>,
     pub value: Bytes,
     pub create_revision: Revision,
     pub mod_revision: Revision,
@@ -41,14 +53,15 @@ pub enum Event {
         current: KeyValue,
         previous: Option<KeyValue>,
     },
-    /// `current.value` is empty; `current.mod_revision` is the revision of the deletion.
+    /// `current` has no value and no create revision; `current.mod_revision` is the revision of the deletion.
     Delete {
         current: KeyValue,
         previous: KeyValue,
     },
 }
 
-/// Events of one or more whole revisions, in order. An empty batch is a progress mark.
+/// Events of one or more whole revisions, in order. An empty batch is a progress mark: one comes soon after other keys changed,
+/// and at once after [`Store::request_progress`].
 #[derive(Clone, Debug, Default)]
 pub struct WatchBatch {
     /// Everything up to and including this revision has been delivered.
@@ -76,10 +89,21 @@ pub struct LeaseId(pub i64);
 pub enum StoreError {
     /// The key is not as [`Expect`] demanded; `current` is what is there.
     #[error("key {key} is not at the expected revision")]
-    Conflict { key: String, current: Option<Box<KeyValue>> },
+    Conflict { key: Arc<str>, current: Option<Box<KeyValue>> },
     /// The revision asked for is older than what the store keeps.
     #[error("revision {requested:?} has been compacted; the oldest kept is {oldest:?}")]
     Compacted { requested: Revision, oldest: Revision },
+    /// The revision asked for has not been written yet.
+    #[error("revision {requested:?} is in the future; the store is at {current:?}")]
+    Future { requested: Revision, current: Revision },
+    /// The lease was never granted or has expired.
+    #[error("lease {0:?} does not exist")]
+    LeaseNotFound(LeaseId),
+    /// Another process has the store open.
+    #[error("the store in {0} is in use by another process")]
+    InUse(String),
+    #[error("the value of {key} has {size} bytes; the store takes at most {limit}")]
+    TooLarge { key: String, size: usize, limit: usize },
     #[error("the store is closed")]
     Closed,
     /// The backend failed; the write may or may not have happened.
@@ -104,8 +128,12 @@ pub trait Store: Send + Sync + 'static {
     /// Deletes and returns the revision of the deletion and what was there.
     async fn delete(&self, key: &str, expect: Expect) -> Result<(Revision, KeyValue)>;
 
-    /// Changes under `prefix` with a revision greater than `after`.
+    /// Changes under `prefix` with a revision greater than `after`. The stream ends after its first error.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream>;
+
+    /// Makes every open watch deliver, at once, all it has yet to deliver, or a progress mark at the current revision if there is
+    /// nothing. What a consistent read from a cache waits for.
+    async fn request_progress(&self) -> Result<()>;
 
     /// The newest revision that an acknowledged write may have.
     async fn revision(&self) -> Result<Revision>;
@@ -113,6 +141,6 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets history before `revision`.
     async fn compact(&self, revision: Revision) -> Result<()>;
 
-    /// A lease that expires `ttl_seconds` from now unless kept alive.
+    /// A lease that expires `ttl_seconds` from now; the keys it is then attached to are deleted. It outlives a restart.
     async fn grant_lease(&self, ttl_seconds: u32) -> Result<LeaseId>;
 }
