@@ -1,0 +1,112 @@
+//! Connections to where requests go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::target::{Location, Transport};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A connection, encrypted or not.
+pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Why there is no connection, in the words a client is shown.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("dial tcp {0}: {1}")]
+    Connect(String, std::io::Error),
+    #[error("dial tcp {0}: i/o timeout")]
+    Timeout(String),
+    #[error("tls: {0}")]
+    Tls(std::io::Error),
+    #[error("\"{0}\" is no name of a server")]
+    Name(String),
+}
+
+pub(super) struct Dialer {
+    kubelet: TlsConnector,
+    unverified: TlsConnector,
+}
+
+impl Dialer {
+    pub(super) fn new(mut kubelet: ClientConfig) -> Self {
+        let provider = kubelet.crypto_provider().clone();
+        kubelet.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let mut unverified = ClientConfig::builder()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+            .with_no_client_auth();
+        unverified.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Dialer { kubelet: TlsConnector::from(Arc::new(kubelet)), unverified: TlsConnector::from(Arc::new(unverified)) }
+    }
+
+    pub(super) async fn dial(&self, location: &Location) -> Result<Box<dyn Connection>, DialError> {
+        let host = location.host.trim_matches(['[', ']']);
+        let shown = || match host.contains(':') {
+            true => format!("[{host}]:{}", location.port),
+            false => format!("{host}:{}", location.port),
+        };
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, location.port)));
+        let stream = connecting.await.map_err(|_| DialError::Timeout(shown()))?;
+        let stream = stream.map_err(|error| DialError::Connect(shown(), error))?;
+        let _ = stream.set_nodelay(true);
+        let connector = match location.transport {
+            Transport::Http => return Ok(Box::new(stream)),
+            Transport::Https => &self.unverified,
+            Transport::Kubelet => &self.kubelet,
+        };
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| DialError::Name(host.to_owned()))?;
+        let handshake = tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, stream));
+        let tls = handshake.await.map_err(|_| DialError::Timeout(shown()))?.map_err(DialError::Tls)?;
+        Ok(Box::new(tls))
+    }
+}
+
+/// Pods and services behind `https:NAME` have certificates of whatever authority, for whatever name.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

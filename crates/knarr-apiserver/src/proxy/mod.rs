@@ -1,0 +1,170 @@
+//! Requests that end at a node, a pod or a service: logs, exec, attach, port-forward and proxy.
+//!
+//! The way of such a request: admission (as CONNECT), then [`target`] finds out where it goes (`location` of upstream), then
+//! [`forward`] sends it there, or [`stream`] joins the client's upgraded connection with one of the kubelet's.
+//!
+//! Invariants: credentials of the client never leave the API server; a kubelet is talked to with the API server's own certificate.
+
+mod dial;
+mod forward;
+mod log_options;
+mod path;
+mod stream;
+mod target;
+
+use std::sync::Arc;
+
+use http::Response;
+use http::request::Parts;
+use knarr_api::{GroupResource, Object, Resource, StatusError};
+use serde_json::{Map, Value};
+use tokio_util::task::TaskTracker;
+
+use crate::admission;
+use crate::authentication::User;
+use crate::http::Body;
+use crate::objects::Objects;
+use dial::Dialer;
+use target::Locator;
+
+/// An authenticated and authorized request for one of these subresources.
+pub struct Connect {
+    pub resource: Arc<Resource>,
+    pub subresource: String,
+    pub namespace: String,
+    pub name: String,
+    pub user: Arc<User>,
+    /// With the extensions of the connection it came by: an upgrade needs them.
+    pub parts: Parts,
+    pub body: Body,
+}
+
+/// Serves those requests.
+pub struct Connector {
+    locator: Locator,
+    dialer: Dialer,
+    admission: admission::Chain,
+    sessions: TaskTracker,
+}
+
+impl Connector {
+    /// `kubelet_tls` trusts the kubelets' serving certificates and presents the API server's client certificate.
+    pub fn new(objects: Arc<dyn Objects>, admission: admission::Chain, kubelet_tls: rustls::ClientConfig) -> Self {
+        Connector {
+            locator: Locator { objects },
+            dialer: Dialer::new(kubelet_tls),
+            admission,
+            sessions: TaskTracker::new(),
+        }
+    }
+
+    /// Whether requests for this subresource are served here.
+    pub fn serves(group: &str, resource: &str, subresource: &str) -> bool {
+        group.is_empty()
+            && match resource {
+                "pods" => matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy"),
+                "services" | "nodes" => subresource == "proxy",
+                _ => false,
+            }
+    }
+
+    pub async fn serve(&self, request: Connect) -> Result<Response<Body>, StatusError> {
+        let query = request.parts.uri.query().unwrap_or_default().to_owned();
+        let (namespace, name) = (request.namespace.as_str(), request.name.as_str());
+        match (&*request.resource.name, request.subresource.as_str()) {
+            ("pods", "log") => {
+                let location = self.locator.log(namespace, name, &query).await?;
+                forward::logs(&self.dialer, location, name).await
+            }
+            ("pods", "exec" | "attach") => {
+                self.admit(&request, &query).await?;
+                let command = self.locator.command(namespace, name, &request.subresource, &query).await?;
+                stream::command(self, request.parts, command).await
+            }
+            ("pods", "portforward") => {
+                self.admit(&request, &query).await?;
+                let location = self.locator.port_forward(namespace, name, &query).await?;
+                stream::port_forward(self, request.parts, location).await
+            }
+            (resource, _) => {
+                self.admit(&request, &query).await?;
+                if let Some(redirect) = path::redirect_to_root(&request.parts) {
+                    return Ok(redirect);
+                }
+                let rest = path::after_proxy(request.parts.uri.path());
+                let location = self.locator.proxy(resource, namespace, name, rest, &query).await?;
+                forward::any(self, request.parts, request.body, location).await
+            }
+        }
+    }
+
+    async fn admit(&self, request: &Connect, query: &str) -> Result<(), StatusError> {
+        let kind = match (&*request.resource.name, request.subresource.as_str()) {
+            ("pods", "exec") => "PodExecOptions",
+            ("pods", "attach") => "PodAttachOptions",
+            ("pods", "portforward") => "PodPortForwardOptions",
+            ("pods", _) => "PodProxyOptions",
+            ("services", _) => "ServiceProxyOptions",
+            _ => "NodeProxyOptions",
+        };
+        let mut admission = admission::Request {
+            operation: admission::Operation::Connect,
+            resource: request.resource.clone(),
+            subresource: request.subresource.clone(),
+            namespace: request.namespace.clone(),
+            name: request.name.clone(),
+            user: request.user.clone(),
+            object: Some(options_object(kind, query)),
+            old_object: None,
+            options: Object::Null,
+            dry_run: false,
+            warnings: Vec::new(),
+            audit_annotations: Vec::new(),
+        };
+        self.admission.admit(&mut admission).await
+    }
+}
+
+/// The query as the options object that admission sees.
+fn options_object(kind: &str, query: &str) -> Object {
+    let mut object = Map::new();
+    object.insert("kind".into(), kind.into());
+    object.insert("apiVersion".into(), "v1".into());
+    for (name, value) in parameters(query) {
+        match name.as_str() {
+            "command" => push(&mut object, "command", value.into()),
+            "ports" => {
+                for port in value.split(',').filter_map(|port| port.parse::<i32>().ok()) {
+                    push(&mut object, "ports", port.into());
+                }
+            }
+            "stdin" | "stdout" | "stderr" | "tty" => drop(object.insert(name, is_true(&value).into())),
+            "container" | "path" => drop(object.insert(name, value.into())),
+            _ => {}
+        }
+    }
+    Value::Object(object)
+}
+
+fn push(object: &mut Map<String, Value>, list: &str, value: Value) {
+    if let Value::Array(values) = object.entry(list).or_insert_with(|| Value::Array(Vec::new())) {
+        values.push(value);
+    }
+}
+
+/// The parameters of a query, decoded, in order.
+fn parameters(query: &str) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+}
+
+/// How the API reads a boolean parameter: present and not a no.
+fn is_true(value: &str) -> bool {
+    !matches!(value.to_ascii_lowercase().as_str(), "0" | "false")
+}
+
+fn core(resource: &'static str) -> GroupResource {
+    GroupResource::new("", resource)
+}
+
+#[cfg(test)]
+mod tests;
