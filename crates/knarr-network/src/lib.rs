@@ -1,1 +1,52 @@
-//! stub
+//! The network of a node: addresses for its pods, Services, and names.
+//!
+//! * [`cni`]: the configuration by which the runtime gives pods addresses of the node's CIDR, on a bridge.
+//! * [`proxy`]: Services: traffic to their addresses and node ports goes to ready endpoints.
+//! * [`dns`]: the cluster's DNS, after the Kubernetes DNS specification 1.1.
+//! * [`purge`]: takes away everything that the others made.
+//!
+//! Invariants: what is written into the kernel is a function of the objects and the configuration (restarting changes nothing, and
+//! stopping leaves traffic flowing); nothing outside table `knarr`, bridge `knarr0` and the files named in [`NetworkConfig`] is
+//! touched; a change of rules is one transaction, so that no packet meets half of it.
+
+pub mod cni;
+mod command;
+mod config;
+pub mod dns;
+pub mod proxy;
+pub mod purge;
+mod sysctl;
+
+pub use config::NetworkConfig;
+
+use std::sync::Arc;
+
+use knarr_client::informer::Informers;
+use tokio_util::sync::CancellationToken;
+
+/// Why a part of the network does not work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{path}: {source}")]
+    File { path: String, source: std::io::Error },
+    #[error("{program}: {message}")]
+    Command { program: String, message: String },
+    #[error("cluster DNS cannot listen on {address}: {source}")]
+    Listen { address: std::net::SocketAddr, source: std::io::Error },
+    #[error("asking the API server: {0}")]
+    Api(#[from] kube::Error),
+}
+
+/// Runs the node's network until `shutdown`. Rules, bridge and configuration stay: running pods keep their network.
+pub async fn run(informers: Informers, config: NetworkConfig, shutdown: CancellationToken) -> Result<(), Error> {
+    let config = Arc::new(config);
+    sysctl::prepare();
+    let names = dns::Server::bind(&config).await?;
+    let address = names.address();
+    let cni = cni::run(&informers, &config, &shutdown);
+    let proxy = proxy::run(&informers, &config, &shutdown);
+    let announce = dns::announce(&informers, &config, address, &shutdown);
+    let serve = names.serve(&informers, &config, &shutdown);
+    tokio::join!(cni, proxy, announce, serve);
+    Ok(())
+}
