@@ -16,6 +16,7 @@ pub mod decode;
 pub mod default;
 pub mod field;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod resource;

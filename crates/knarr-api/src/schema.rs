@@ -46,7 +46,9 @@ pub enum ListKind {
 /// `x-kubernetes-map-type`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum MapKind {
+    /// Not said: a field's type says it, and a type that does not say is granular.
     #[default]
+    Unset,
     Granular,
     Atomic,
 }
@@ -223,7 +225,7 @@ fn parse_type(name: &str, row: &Value, ids: &HashMap<String, TypeId, FixedState>
         name: name.to_string(),
         gvks: row["gvk"].as_array().into_iter().flatten().map(parse_gvk).collect(),
         special: special(name, row),
-        map: if row["map-type"] == "atomic" { MapKind::Atomic } else { MapKind::Granular },
+        map: map_kind(&row["map-type"]),
         fields,
         always: Vec::new(),
         inline: parse_messages(&row["inline"]),
@@ -297,6 +299,14 @@ fn go_name<'a>(shape: &Shape, name_of: &dyn Fn(TypeId) -> &'a str) -> String {
     }
 }
 
+fn map_kind(word: &Value) -> MapKind {
+    match word.as_str() {
+        Some("atomic") => MapKind::Atomic,
+        Some("granular") => MapKind::Granular,
+        _ => MapKind::Unset,
+    }
+}
+
 fn parse_gvk(gvk: &Value) -> GroupVersionKind {
     let part = |i: usize| gvk[i].as_str().unwrap_or_default().to_string();
     GroupVersionKind::new(part(0), part(1), part(2))
@@ -348,7 +358,7 @@ fn parse_field(name: &str, row: &Value, ids: &HashMap<String, TypeId, FixedState
         default: row.get("default").cloned(),
         enumeration: row["enum"].as_array().cloned().unwrap_or_default(),
         list,
-        map: if row["map"] == "atomic" { MapKind::Atomic } else { MapKind::Granular },
+        map: map_kind(&row["map"]),
         patch: PatchStrategy {
             merge: has("merge"),
             retain_keys: has("retainKeys"),

@@ -33,7 +33,7 @@ pub struct Typed<'s> {
 impl<'s> Typed<'s> {
     pub fn root(self, ty: TypeId) -> Atom<'s> {
         match self.schema.get(ty) {
-            Type { special: Special::None, map: MapKind::Granular, .. } => Atom::Struct(self.schema.get(ty)),
+            ty @ Type { special: Special::None, .. } if ty.map != MapKind::Atomic => Atom::Struct(ty),
             _ => Atom::Deduced,
         }
     }
@@ -44,7 +44,7 @@ impl<'s> Typed<'s> {
 
     /// The atom of a list's item or a map's value.
     pub fn item(self, shape: &'s Shape) -> Atom<'s> {
-        self.atom(shape, &ListKind::Unset, MapKind::Granular)
+        self.atom(shape, &ListKind::Unset, MapKind::Unset)
     }
 
     fn atom(self, shape: &'s Shape, list: &'s ListKind, map: MapKind) -> Atom<'s> {
@@ -54,12 +54,14 @@ impl<'s> Typed<'s> {
                 ListKind::Map(keys) => Atom::Keyed(keys, item),
                 ListKind::Unset | ListKind::Atomic => Atom::Leaf(shape),
             },
-            Shape::Map(value) if map == MapKind::Granular => Atom::Map(value),
-            Shape::Type(id) if map == MapKind::Granular => {
+            Shape::Map(value) if map != MapKind::Atomic => Atom::Map(value),
+            Shape::Type(id) => {
                 let ty = self.schema.get(*id);
-                match (ty.special, ty.map) {
-                    (Special::None, MapKind::Granular) => Atom::Struct(ty),
-                    (Special::AnyObject, _) => Atom::Deduced,
+                let map = if map == MapKind::Unset { ty.map } else { map };
+                match ty.special {
+                    _ if map == MapKind::Atomic => Atom::Leaf(shape),
+                    Special::None => Atom::Struct(ty),
+                    Special::AnyObject => Atom::Deduced,
                     _ => Atom::Leaf(shape),
                 }
             }
