@@ -1,1 +1,88 @@
-//! stub
+//! The control loops of a cluster, a module a controller, all on the harness of `knarr-client`.
+//!
+//! [`run`] starts them all over one set of shared informers. Reads go through the informers as `system:kube-controller-manager`; each
+//! controller writes as the service account that upstream gives it, so that RBAC and audit see who did what.
+//!
+//! Invariants: a loop decides from its caches and acts through the API; it holds no state that a restart may not lose; what it asked for
+//! and cannot see yet is in its expectations, never assumed.
+
+mod cluster_role_aggregation;
+mod context;
+mod deployment;
+mod discovery;
+mod meta;
+mod namespaces;
+mod pods;
+mod replicas;
+mod root_ca;
+mod service_accounts;
+
+use std::sync::Arc;
+
+use knarr_client::Informers;
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use context::Context;
+
+/// What the controllers must be told of the cluster.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where nodes' pod networks come from; none: no node gets one.
+    pub cluster_cidr: Option<ipnet::IpNet>,
+    /// The prefix length of a node's pod network.
+    pub node_cidr_prefix: u8,
+    /// The certificates, in PEM, that pods trust the API server by (ConfigMap `kube-root-ca.crt`).
+    pub root_ca: String,
+    /// How long a node's lease may go unrenewed before its conditions become `Unknown`.
+    pub node_grace_period: std::time::Duration,
+    /// How many finished pods may be kept before the oldest are deleted.
+    pub terminated_pod_threshold: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            cluster_cidr: None,
+            node_cidr_prefix: 24,
+            root_ca: String::new(),
+            node_grace_period: std::time::Duration::from_secs(50),
+            terminated_pod_threshold: 12500,
+        }
+    }
+}
+
+/// Runs every controller until `shutdown`, and returns when all have stopped.
+///
+/// `client_factory` gives a client that acts as the user of that name.
+pub async fn run(
+    client_factory: impl Fn(&str) -> Client + Send + Sync + 'static,
+    config: Config,
+    shutdown: CancellationToken,
+) {
+    let informers = Informers::new(client_factory("system:kube-controller-manager"), shutdown.clone());
+    let context = Arc::new(Context::new(informers.clone(), Box::new(client_factory), config, shutdown));
+    let mut loops = JoinSet::new();
+    for start in CONTROLLERS {
+        loops.spawn(start(context.clone()));
+    }
+    while let Some(ended) = loops.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a controller ended unexpectedly");
+        }
+    }
+    informers.stopped().await;
+}
+
+type Start = fn(Arc<Context>) -> futures::future::BoxFuture<'static, ()>;
+
+const CONTROLLERS: &[Start] = &[
+    |c| Box::pin(namespaces::run(c)),
+    |c| Box::pin(service_accounts::run(c)),
+    |c| Box::pin(root_ca::run(c)),
+    |c| Box::pin(cluster_role_aggregation::run(c)),
+    |c| Box::pin(deployment::run(c)),
+    |c| Box::pin(replicas::run::<k8s_openapi::api::apps::v1::ReplicaSet>(c)),
+    |c| Box::pin(replicas::run::<k8s_openapi::api::core::v1::ReplicationController>(c)),
+];
