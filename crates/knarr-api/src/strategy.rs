@@ -97,7 +97,7 @@ pub trait Strategy: Send + Sync {
 pub struct Plain;
 impl Strategy for Plain {}
 
-/// The strategy of a built-in kind; [`Plain`] where it needs none.
-pub fn strategy(_resource: &GroupResource, _kind: &GroupVersionKind) -> &'static dyn Strategy {
-    &Plain
+/// The strategy of a built-in kind; a plain one where it needs none.
+pub fn strategy(_resource: &GroupResource, kind: &GroupVersionKind) -> &'static dyn Strategy {
+    crate::strategies::find(kind)
 }

@@ -1,0 +1,163 @@
+//! The core group.
+
+use serde_json::{Value, json};
+
+use super::Row;
+use super::row::carry;
+use crate::names;
+use crate::object::Object;
+use crate::strategy::Context;
+use crate::validation::check::{int, is_empty, list, text};
+use crate::validation::{config, core, node, persistent, pod, quota, service};
+
+pub const ROWS: &[Row] = &[
+    Row {
+        prepare: prepare_pod,
+        prepare_update: |new, old| carry(new, old, "status"),
+        validate: pod::validate_pod,
+        validate_update: Some(pod::validate_update),
+        selectable: &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.nominatedNodeName",
+        ],
+        grace: pod_grace,
+        ..Row::with_status("", "Pod")
+    },
+    Row {
+        name: names::dns_label,
+        prepare: |_, object| service::sync_cluster_ips(object, &Value::Null),
+        prepare_update: service::prepare_update,
+        validate: service::validate,
+        validate_update: Some(service::validate_update),
+        create_on_update: true,
+        generation: &[],
+        selectable: &["spec.clusterIP", "spec.type"],
+        ..Row::with_status("", "Service")
+    },
+    Row { validate: config::config_map, validate_update: Some(config::config_map_update), ..Row::new("", "ConfigMap") },
+    Row {
+        prepare: |_, secret| config::merge_string_data(secret),
+        prepare_update: config::prepare_secret_update,
+        validate: config::secret,
+        validate_update: Some(config::secret_update),
+        selectable: &["type"],
+        ..Row::new("", "Secret")
+    },
+    Row {
+        name: names::dns_label,
+        prepare: prepare_namespace,
+        prepare_update: |new, old| carry(new, old, "spec"),
+        validate: core::namespace,
+        generation: &[],
+        selectable: &["status.phase"],
+        ..Row::with_status("", "Namespace")
+    },
+    Row {
+        validate: node::validate,
+        validate_update: Some(node::validate_update),
+        selectable: &["spec.unschedulable"],
+        create_on_update: true,
+        generation: &[],
+        ..Row::with_status("", "Node")
+    },
+    Row::new("", "ServiceAccount"),
+    Row { validate: core::endpoints, create_on_update: true, ..Row::new("", "Endpoints") },
+    Row {
+        validate: core::event,
+        validate_update: Some(|_, _, _| {}),
+        name: names::anything,
+        create_on_update: true,
+        selectable: &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ],
+        ..Row::new("", "Event")
+    },
+    Row { name: names::anything, create_on_update: true, ..Row::new("events.k8s.io", "Event") },
+    Row {
+        prepare: |_, volume| volume["status"] = json!({"phase": "Pending"}),
+        validate: persistent::validate_volume,
+        validate_update: Some(persistent::validate_volume_update),
+        generation: &[],
+        ..Row::with_status("", "PersistentVolume")
+    },
+    Row {
+        prepare: |_, claim| claim["status"] = json!({"phase": "Pending"}),
+        validate: persistent::validate_claim,
+        validate_update: Some(persistent::validate_claim_update),
+        generation: &[],
+        ..Row::with_status("", "PersistentVolumeClaim")
+    },
+    Row { validate: quota::limit_range, create_on_update: true, ..Row::new("", "LimitRange") },
+    Row {
+        validate: quota::resource_quota,
+        validate_update: Some(quota::resource_quota_update),
+        generation: &[],
+        ..Row::with_status("", "ResourceQuota")
+    },
+];
+
+fn prepare_pod(_: &Context, pod: &mut Object) {
+    let class = pod::qos_class(&pod["spec"]);
+    pod["status"] = json!({"phase": "Pending", "qosClass": class});
+    if !list(&pod["spec"], "schedulingGates").is_empty() {
+        pod["status"]["conditions"] = json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates"
+        }]);
+    }
+    add_hostname_label_keys(pod);
+}
+
+/// Spread constraints and affinity with label keys select by the pod's own values of them.
+fn add_hostname_label_keys(pod: &mut Object) {
+    let labels = pod["metadata"]["labels"].clone();
+    for constraint in pod["spec"]["topologySpreadConstraints"].as_array_mut().into_iter().flatten() {
+        let keys: Vec<Value> = list(constraint, "matchLabelKeys").to_vec();
+        for key in keys.iter().filter_map(Value::as_str) {
+            if let (Some(value), true) = (labels.get(key), constraint["labelSelector"].is_object()) {
+                let requirement = json!({"key": key, "operator": "In", "values": [value]});
+                match constraint["labelSelector"]["matchExpressions"].as_array_mut() {
+                    Some(list) => list.push(requirement),
+                    None => constraint["labelSelector"]["matchExpressions"] = json!([requirement]),
+                }
+            }
+        }
+    }
+}
+
+/// A pod that was never placed, or has ended, goes at once.
+fn pod_grace(pod: &Object) -> Option<i64> {
+    if is_empty(&pod["spec"], "nodeName") || matches!(text(&pod["status"], "phase"), "Failed" | "Succeeded") {
+        return Some(0);
+    }
+    Some(int(&pod["spec"], "terminationGracePeriodSeconds").unwrap_or(30))
+}
+
+fn prepare_namespace(_: &Context, namespace: &mut Object) {
+    namespace["status"] = json!({"phase": "Active"});
+    if !namespace["spec"].is_object() {
+        namespace["spec"] = json!({});
+    }
+    let finalizers = &mut namespace["spec"]["finalizers"];
+    match finalizers.as_array_mut() {
+        Some(list) if list.iter().any(|f| f == "kubernetes") => {}
+        Some(list) => list.push("kubernetes".into()),
+        None => *finalizers = json!(["kubernetes"]),
+    }
+}

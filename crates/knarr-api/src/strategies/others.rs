@@ -1,0 +1,238 @@
+//! Kinds of every other group.
+
+use serde_json::json;
+
+use super::Row;
+use crate::names;
+use crate::object::Object;
+use crate::strategy::Context;
+use crate::validation::{admission, crd, networking, platform, rbac, storage};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+const ADMISSION: &str = "admissionregistration.k8s.io";
+
+pub const ROWS: &[Row] = &[
+    Row {
+        validate: networking::network_policy,
+        generation: &["spec"],
+        ..Row::new("networking.k8s.io", "NetworkPolicy")
+    },
+    Row { validate: networking::ingress, ..Row::with_status("networking.k8s.io", "Ingress") },
+    Row {
+        validate: networking::ingress_class,
+        validate_update: Some(networking::ingress_class_update),
+        generation: &["spec"],
+        ..Row::new("networking.k8s.io", "IngressClass")
+    },
+    Row {
+        name: networking::ip_address_name,
+        validate: networking::ip_address,
+        validate_update: Some(networking::ip_address_update),
+        selectable: &["spec.parentRef.name"],
+        ..Row::new("networking.k8s.io", "IPAddress")
+    },
+    Row {
+        validate: networking::service_cidr,
+        validate_update: Some(networking::service_cidr_update),
+        generation: &[],
+        ..Row::with_status("networking.k8s.io", "ServiceCIDR")
+    },
+    Row {
+        validate: networking::endpoint_slice,
+        validate_update: Some(networking::endpoint_slice_update),
+        generation: &["endpoints", "ports", "addressType"],
+        ..Row::new("discovery.k8s.io", "EndpointSlice")
+    },
+    Row { name: names::path_segment, validate: rbac::role, create_on_update: true, ..Row::new(RBAC, "Role") },
+    Row {
+        name: names::path_segment,
+        validate: rbac::cluster_role,
+        create_on_update: true,
+        ..Row::new(RBAC, "ClusterRole")
+    },
+    Row {
+        name: names::path_segment,
+        validate: rbac::role_binding,
+        validate_update: Some(|c, new, old| {
+            rbac::role_binding(c, new);
+            rbac::binding_update(c, new, old);
+        }),
+        create_on_update: true,
+        ..Row::new(RBAC, "RoleBinding")
+    },
+    Row {
+        name: names::path_segment,
+        validate: rbac::cluster_role_binding,
+        validate_update: Some(|c, new, old| {
+            rbac::cluster_role_binding(c, new);
+            rbac::binding_update(c, new, old);
+        }),
+        create_on_update: true,
+        ..Row::new(RBAC, "ClusterRoleBinding")
+    },
+    Row {
+        validate: storage::storage_class,
+        validate_update: Some(storage::storage_class_update),
+        ..Row::new("storage.k8s.io", "StorageClass")
+    },
+    Row {
+        name: storage::driver_object_name,
+        validate: storage::csi_driver,
+        unconditional: false,
+        generation: &["spec"],
+        ..Row::new("storage.k8s.io", "CSIDriver")
+    },
+    Row { validate: storage::csi_node, unconditional: false, ..Row::new("storage.k8s.io", "CSINode") },
+    Row {
+        validate: storage::csi_storage_capacity,
+        unconditional: false,
+        ..Row::new("storage.k8s.io", "CSIStorageCapacity")
+    },
+    Row {
+        validate: storage::volume_attachment,
+        unconditional: false,
+        generation: &[],
+        ..Row::with_status("storage.k8s.io", "VolumeAttachment")
+    },
+    Row {
+        validate: storage::volume_attributes_class,
+        validate_update: Some(storage::volume_attributes_class_update),
+        ..Row::new("storage.k8s.io", "VolumeAttributesClass")
+    },
+    Row {
+        validate: platform::priority_class,
+        validate_update: Some(platform::priority_class_update),
+        ..Row::new("scheduling.k8s.io", "PriorityClass")
+    },
+    Row {
+        validate: platform::lease,
+        unconditional: false,
+        create_on_update: true,
+        ..Row::new("coordination.k8s.io", "Lease")
+    },
+    Row {
+        validate: platform::runtime_class,
+        validate_update: Some(platform::runtime_class_update),
+        unconditional: false,
+        ..Row::new("node.k8s.io", "RuntimeClass")
+    },
+    Row {
+        name: names::anything,
+        prepare: prepare_signing_request,
+        prepare_update: |new, old| new["spec"] = old["spec"].clone(),
+        validate: platform::certificate_signing_request,
+        validate_update: Some(platform::certificate_signing_request_update),
+        generation: &[],
+        selectable: &["spec.signerName"],
+        ..Row::with_status("certificates.k8s.io", "CertificateSigningRequest")
+    },
+    Row {
+        validate: admission::webhooks,
+        generation: &["webhooks"],
+        unconditional: false,
+        ..Row::new(ADMISSION, "ValidatingWebhookConfiguration")
+    },
+    Row {
+        validate: admission::webhooks,
+        generation: &["webhooks"],
+        unconditional: false,
+        ..Row::new(ADMISSION, "MutatingWebhookConfiguration")
+    },
+    Row {
+        validate: admission::validating_policy,
+        unconditional: false,
+        ..Row::with_status(ADMISSION, "ValidatingAdmissionPolicy")
+    },
+    Row {
+        validate: |c, object| admission::policy_binding(c, object, true),
+        unconditional: false,
+        generation: &["spec"],
+        ..Row::new(ADMISSION, "ValidatingAdmissionPolicyBinding")
+    },
+    Row {
+        validate: admission::mutating_policy,
+        unconditional: false,
+        generation: &["spec"],
+        ..Row::new(ADMISSION, "MutatingAdmissionPolicy")
+    },
+    Row {
+        validate: |c, object| admission::policy_binding(c, object, false),
+        unconditional: false,
+        generation: &["spec"],
+        ..Row::new(ADMISSION, "MutatingAdmissionPolicyBinding")
+    },
+    Row { validate: platform::flow_schema, ..Row::with_status("flowcontrol.apiserver.k8s.io", "FlowSchema") },
+    Row {
+        validate: platform::priority_level,
+        ..Row::with_status("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration")
+    },
+    Row { validate: platform::device_class, generation: &["spec"], ..Row::new("resource.k8s.io", "DeviceClass") },
+    Row {
+        validate: platform::resource_claim,
+        validate_update: Some(platform::resource_claim_update),
+        generation: &[],
+        ..Row::with_status("resource.k8s.io", "ResourceClaim")
+    },
+    Row {
+        validate: |c, object| c.at(object, "spec", |c, template| c.at(template, "spec", platform::claim_spec)),
+        validate_update: Some(|c, new, old| c.immutable(new, old, "spec")),
+        ..Row::new("resource.k8s.io", "ResourceClaimTemplate")
+    },
+    Row {
+        validate: platform::resource_slice,
+        validate_update: Some(platform::resource_slice_update),
+        generation: &["spec"],
+        selectable: &["spec.nodeName", "spec.driver"],
+        ..Row::new("resource.k8s.io", "ResourceSlice")
+    },
+    Row {
+        name: names::path_segment,
+        validate: platform::api_service,
+        generation: &[],
+        ..Row::with_status("apiregistration.k8s.io", "APIService")
+    },
+    Row {
+        validate: crd::custom_resource_definition,
+        prepare: |_, object| {
+            object["status"] = json!({
+                "conditions": null, "storedVersions": [], "acceptedNames": {"plural": "", "kind": ""}
+            });
+            crd::remember_stored_version(object);
+        },
+        ..Row::with_status("apiextensions.k8s.io", "CustomResourceDefinition")
+    },
+    Row {
+        name: names::anything,
+        validate: |c, object| platform::access_review(c, object, false),
+        ..Row::new("authorization.k8s.io", "SubjectAccessReview")
+    },
+    Row {
+        name: names::anything,
+        validate: |c, object| platform::access_review(c, object, false),
+        ..Row::new("authorization.k8s.io", "LocalSubjectAccessReview")
+    },
+    Row {
+        name: names::anything,
+        validate: |c, object| platform::access_review(c, object, true),
+        ..Row::new("authorization.k8s.io", "SelfSubjectAccessReview")
+    },
+];
+
+/// Who asks for a certificate is what the server saw, not what the request says.
+fn prepare_signing_request(ctx: &Context, request: &mut Object) {
+    if !request["spec"].is_object() {
+        request["spec"] = json!({});
+    }
+    if let Some(spec) = request["spec"].as_object_mut() {
+        spec.retain(|field, _| !matches!(field.as_str(), "username" | "uid" | "groups" | "extra"));
+        if !ctx.username.is_empty() {
+            spec.insert("username".into(), ctx.username.clone().into());
+        }
+        if !ctx.user_uid.is_empty() {
+            spec.insert("uid".into(), ctx.user_uid.clone().into());
+        }
+        if !ctx.groups.is_empty() {
+            spec.insert("groups".into(), ctx.groups.clone().into());
+        }
+    }
+}

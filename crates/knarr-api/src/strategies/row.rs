@@ -1,0 +1,196 @@
+//! A strategy as a row of data: functions for what is particular, flags for the rest.
+
+use serde_json::{Map, Value};
+
+use crate::decode::add_always_shown;
+use crate::field::ErrorList;
+use crate::names::{self, Rule};
+use crate::object::Object;
+use crate::resource::{GroupVersion, GroupVersionKind};
+use crate::schema::{Presence, Shape, schema};
+use crate::strategy::{Context, Strategy};
+use crate::validation::check::Checker;
+
+/// What is particular about a kind.
+pub struct Row {
+    pub group: &'static str,
+    pub kind: &'static str,
+    pub name: Rule,
+    /// On create, after `status` is reset.
+    pub prepare: fn(&Context, &mut Object),
+    /// On update, after `status` is carried over.
+    pub prepare_update: fn(&mut Object, &Object),
+    /// Checks a new object; also a changed one, unless [`Row::validate_update`] is given.
+    pub validate: fn(&mut Checker, &Object),
+    pub validate_update: Option<fn(&mut Checker, &Object, &Object)>,
+    pub validate_status: fn(&mut Checker, &Object, &Object),
+    /// Whether `status` belongs to its own subresource.
+    pub has_status: bool,
+    pub generation: &'static [&'static str],
+    pub selectable: &'static [&'static str],
+    pub create_on_update: bool,
+    pub unconditional: bool,
+    /// Deletion waits so many seconds.
+    pub grace: fn(&Object) -> Option<i64>,
+    pub warnings: fn(&Object) -> Vec<String>,
+}
+
+impl Row {
+    /// A kind with nothing particular; rows say what differs.
+    pub const fn new(group: &'static str, kind: &'static str) -> Row {
+        Row {
+            group,
+            kind,
+            name: names::dns_subdomain,
+            prepare: |_, _| {},
+            prepare_update: |_, _| {},
+            validate: |_, _| {},
+            validate_update: None,
+            validate_status: |_, _, _| {},
+            has_status: false,
+            generation: &[],
+            selectable: &[],
+            create_on_update: false,
+            unconditional: true,
+            grace: |_| None,
+            warnings: |_| Vec::new(),
+        }
+    }
+
+    /// As [`Row::new`], with a `status` subresource and a generation that counts changes of `spec`.
+    pub const fn with_status(group: &'static str, kind: &'static str) -> Row {
+        Row { has_status: true, generation: &["spec"], ..Row::new(group, kind) }
+    }
+}
+
+/// Puts an untouched `status` in place: absent, or what Go shows of an empty one.
+fn reset_status(object: &mut Object) {
+    let Some(map) = object.as_object_mut() else { return };
+    map.remove("status");
+    let version = GroupVersion::parse(map.get("apiVersion").and_then(Value::as_str).unwrap_or_default());
+    let kind = map.get("kind").and_then(Value::as_str).unwrap_or_default().to_string();
+    let gvk = version.map(|v| GroupVersionKind::new(v.group, v.version, kind));
+    let Some(id) = gvk.and_then(|gvk| schema().by_gvk(&gvk)) else { return };
+    if let Some(field) = schema().get(id).field("status")
+        && let (Presence::Always, Shape::Type(status)) = (field.go.presence, &field.shape)
+    {
+        let mut zero = Map::new();
+        add_always_shown(schema(), schema().get(*status), &mut zero);
+        map.insert("status".to_string(), Value::Object(zero));
+    }
+}
+
+/// Takes a root field from the old object.
+pub fn carry(object: &mut Object, old: &Object, field: &str) {
+    let Some(map) = object.as_object_mut() else { return };
+    match old.get(field) {
+        Some(value) => map.insert(field.to_string(), value.clone()),
+        None => map.remove(field),
+    };
+}
+
+impl Strategy for Row {
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        if prefix { (self.name)(&names::mask_trailing_dash(name)) } else { (self.name)(name) }
+    }
+
+    fn prepare_create(&self, ctx: &Context, object: &mut Object) {
+        if self.has_status {
+            reset_status(object);
+        }
+        (self.prepare)(ctx, object);
+    }
+
+    fn validate_create(&self, _ctx: &Context, object: &Object) -> ErrorList {
+        let mut checker = Checker::new();
+        (self.validate)(&mut checker, object);
+        checker.into_errors()
+    }
+
+    fn prepare_update(&self, _ctx: &Context, object: &mut Object, old: &Object) {
+        if self.has_status {
+            carry(object, old, "status");
+        }
+        (self.prepare_update)(object, old);
+    }
+
+    fn validate_update(&self, _ctx: &Context, object: &Object, old: &Object) -> ErrorList {
+        let mut checker = Checker::new();
+        match self.validate_update {
+            Some(validate) => validate(&mut checker, object, old),
+            None => (self.validate)(&mut checker, object),
+        }
+        checker.into_errors()
+    }
+
+    /// A status update keeps everything but the status.
+    fn prepare_subresource_update(&self, _ctx: &Context, name: &str, object: &mut Object, old: &Object) {
+        if name != "status" {
+            return;
+        }
+        let fields: Vec<String> = object.as_object().into_iter().flatten().map(|(k, _)| k.clone()).collect();
+        let old_fields = old.as_object().into_iter().flatten().map(|(k, _)| k.clone());
+        for field in fields.into_iter().chain(old_fields) {
+            if !matches!(field.as_str(), "status" | "metadata" | "apiVersion" | "kind") {
+                carry(object, old, &field);
+            }
+        }
+        for field in ["labels", "ownerReferences", "finalizers"] {
+            let before = old["metadata"].get(field).cloned();
+            if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+                match before {
+                    Some(value) if field != "labels" => metadata.insert(field.to_string(), value),
+                    None if field == "ownerReferences" => metadata.remove(field),
+                    _ => None,
+                };
+            }
+        }
+    }
+
+    fn validate_subresource_update(&self, _ctx: &Context, name: &str, object: &Object, old: &Object) -> ErrorList {
+        let mut checker = Checker::new();
+        if name == "status" {
+            (self.validate_status)(&mut checker, object, old);
+        }
+        checker.into_errors()
+    }
+
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
+        (self.warnings)(object)
+    }
+
+    fn generation_fields(&self) -> &'static [&'static str] {
+        self.generation
+    }
+
+    fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        self.selectable.iter().map(|name| (*name, selectable_value(object, name))).collect()
+    }
+
+    fn selectable_field_names(&self) -> &'static [&'static str] {
+        self.selectable
+    }
+
+    fn default_grace_seconds(&self, object: &Object) -> Option<i64> {
+        (self.grace)(object)
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        self.create_on_update
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        self.unconditional
+    }
+}
+
+fn selectable_value(object: &Object, path: &str) -> String {
+    let value = path.split('.').fold(object, |value, part| &value[part]);
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null if matches!(path, "spec.hostNetwork" | "spec.unschedulable") => "false".to_string(),
+        Value::Null if matches!(path, "status.successful" | "status.replicas") => "0".to_string(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,354 @@
+//! Jobs and cron jobs.
+
+use serde_json::{Value, json};
+
+use super::check::{Checker, equal, flag, has, int, is_empty, list, text};
+use super::{cron, labels, pod};
+use crate::names;
+use crate::object::Object;
+
+const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
+const OLD_UID_LABEL: &str = "controller-uid";
+
+/// A job without a manual selector selects by its own uid, which its pods carry.
+pub fn generate_selector(job: &mut Object) {
+    job["metadata"]["generation"] = 1.into();
+    let uid = text(&job["metadata"], "uid").to_string();
+    let name = text(&job["metadata"], "name").to_string();
+    let spec = &mut job["spec"];
+    if flag(spec, "manualSelector") || !spec.is_object() {
+        return;
+    }
+    let labels = &mut spec["template"]["metadata"]["labels"];
+    if !labels.is_object() {
+        *labels = json!({});
+    }
+    for (key, value) in
+        [(UID_LABEL, &uid), (OLD_UID_LABEL, &uid), ("batch.kubernetes.io/job-name", &name), ("job-name", &name)]
+    {
+        if labels.get(key).is_none() {
+            labels[key] = value.clone().into();
+        }
+    }
+    if !spec["selector"].is_object() {
+        spec["selector"] = json!({});
+    }
+    let selected = &mut spec["selector"]["matchLabels"];
+    if !selected.is_object() {
+        *selected = json!({});
+    }
+    if selected.get(UID_LABEL).is_none() {
+        selected[UID_LABEL] = uid.into();
+    }
+}
+
+pub fn job(c: &mut Checker, job: &Value) {
+    c.within("spec", |c| {
+        let spec = &job["spec"];
+        validate_spec(c, spec);
+        validate_selector(c, job, spec);
+    });
+}
+
+fn validate_selector(c: &mut Checker, job: &Value, spec: &Value) {
+    if !has(spec, "selector") {
+        c.required("selector", "");
+        return;
+    }
+    let selector = &spec["selector"];
+    c.within("selector", |c| labels::validate_selector(c, selector));
+    let labels_of_template = &spec["template"]["metadata"]["labels"];
+    if !flag(spec, "manualSelector") {
+        let uid = text(&job["metadata"], "uid");
+        if labels_of_template.get(UID_LABEL).and_then(Value::as_str) != Some(uid)
+            || selector["matchLabels"].get(UID_LABEL).and_then(Value::as_str) != Some(uid)
+        {
+            c.invalid("selector", selector, "`selector` not auto-generated");
+        }
+    }
+    if !labels::matches(selector, labels_of_template) {
+        c.invalid("template.metadata.labels", labels_of_template, "`selector` does not match template `labels`");
+    }
+}
+
+/// A job's spec, also in cron jobs.
+fn validate_spec(c: &mut Checker, spec: &Value) {
+    for field in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ] {
+        c.not_negative(spec, field);
+    }
+    if has(spec, "maxFailedIndexes") && !has(spec, "backoffLimitPerIndex") {
+        c.required("backoffLimitPerIndex", "when maxFailedIndexes is specified");
+    }
+    if has(spec, "managedBy") {
+        domain_prefixed_path(c, spec, "managedBy");
+        if text(spec, "managedBy").len() > 63 {
+            c.too_long("managedBy", 63);
+        }
+    }
+    c.optional_choice(spec, "completionMode", &["Indexed", "NonIndexed"]);
+    match text(spec, "completionMode") {
+        "Indexed" => validate_indexed(c, spec),
+        "NonIndexed" | "" => {
+            for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
+                if has(spec, field) {
+                    c.invalid(field, &spec[field], "requires indexed completion mode");
+                }
+            }
+        }
+        _ => {}
+    }
+    c.if_set(spec, "podFailurePolicy", |c, policy| validate_failure_policy(c, policy, spec));
+    validate_success_policy(c, spec);
+    if has(spec, "podReplacementPolicy") {
+        let supported: &[&str] =
+            if has(spec, "podFailurePolicy") { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+        c.supported(spec, "podReplacementPolicy", supported);
+    }
+    c.at(spec, "template", pod::validate_template);
+    validate_restart_policy(c, spec);
+}
+
+fn validate_indexed(c: &mut Checker, spec: &Value) {
+    let (completions, failed) = (int(spec, "completions"), int(spec, "maxFailedIndexes"));
+    if completions.is_none() {
+        c.required("completions", "when completion mode is Indexed");
+    }
+    let at_most = |c: &mut Checker, field: &str, most: i64, why: &str| {
+        if int(spec, field).is_some_and(|n| n > most) {
+            c.invalid(field, &spec[field], why);
+        }
+    };
+    at_most(c, "parallelism", 100_000, "must be less than or equal to 100000 when completion mode is Indexed");
+    if let Some(completions) = completions {
+        at_most(c, "maxFailedIndexes", completions, "must be less than or equal to completions");
+    }
+    at_most(c, "maxFailedIndexes", 100_000, "must be less than or equal to 100000");
+    if completions.is_some_and(|n| n > 100_000) && has(spec, "backoffLimitPerIndex") {
+        if failed.is_none() {
+            c.required("maxFailedIndexes", "must be specified when completions is above 100000");
+        }
+        let why = "must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index";
+        at_most(c, "parallelism", 10_000, why);
+        at_most(c, "maxFailedIndexes", 10_000, why);
+    }
+}
+
+fn validate_restart_policy(c: &mut Checker, spec: &Value) {
+    const FIELD: &str = "template.spec.restartPolicy";
+    let policy = text(&spec["template"]["spec"], "restartPolicy");
+    match policy {
+        "Always" | "" => c.required(FIELD, "valid values: \"OnFailure\", \"Never\""),
+        "OnFailure" if has(spec, "podFailurePolicy") => {
+            c.invalid_text(FIELD, policy, "only \"Never\" is supported when podFailurePolicy is specified");
+        }
+        "OnFailure" | "Never" => {}
+        _ => c.not_supported(FIELD, &policy.into(), &["OnFailure", "Never"]),
+    }
+}
+
+fn validate_failure_policy(c: &mut Checker, policy: &Value, spec: &Value) {
+    let template = &spec["template"]["spec"];
+    let names: Vec<&str> =
+        list(template, "containers").iter().chain(list(template, "initContainers")).map(|v| text(v, "name")).collect();
+    if list(policy, "rules").len() > 20 {
+        c.too_many("rules", list(policy, "rules").len(), 20);
+    }
+    c.each(policy, "rules", |c, rule| {
+        const ACTIONS: &[&str] = &["Count", "FailIndex", "FailJob", "Ignore"];
+        match text(rule, "action") {
+            "" => c.required("action", "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]"),
+            "FailIndex" if !has(spec, "backoffLimitPerIndex") => {
+                c.invalid("action", &rule["action"], "requires the backoffLimitPerIndex to be set");
+            }
+            action if ACTIONS.contains(&action) => {}
+            _ => c.not_supported("action", &rule["action"], ACTIONS),
+        }
+        c.if_set(rule, "onExitCodes", |c, codes| validate_exit_codes(c, codes, &names));
+        c.each(rule, "onPodConditions", |c, pattern| {
+            c.rule("type", text(pattern, "type"), names::qualified_name);
+            c.choice(pattern, "status", &["False", "True", "Unknown"]);
+        });
+        match (has(rule, "onExitCodes"), list(rule, "onPodConditions").is_empty()) {
+            (true, false) => {
+                c.invalid("", &Value::Null, "specifying both OnExitCodes and OnPodConditions is not supported")
+            }
+            (false, true) => {
+                c.invalid("", &Value::Null, "specifying one of OnExitCodes and OnPodConditions is required")
+            }
+            _ => {}
+        }
+    });
+}
+
+fn validate_exit_codes(c: &mut Checker, codes: &Value, containers: &[&str]) {
+    c.choice(codes, "operator", &["In", "NotIn"]);
+    if has(codes, "containerName") && !containers.contains(&text(codes, "containerName")) {
+        let why = "must be one of the container or initContainer names in the pod template";
+        c.invalid("containerName", &codes["containerName"], why);
+    }
+    let values = list(codes, "values");
+    if values.is_empty() {
+        c.invalid("values", &codes["values"], "at least one value is required");
+    } else if values.len() > 255 {
+        c.too_many("values", values.len(), 255);
+    }
+    for (i, value) in values.iter().enumerate() {
+        if text(codes, "operator") == "In" && *value == 0 {
+            c.invalid(&format!("values[{i}]"), value, "must not be 0 for the In operator");
+        }
+        if values[..i].contains(value) {
+            c.duplicate(&format!("values[{i}]"), value);
+        }
+    }
+    if !values.is_sorted_by_key(|v| v.as_i64().unwrap_or(0)) {
+        c.invalid("values", &codes["values"], "must be ordered");
+    }
+}
+
+fn validate_success_policy(c: &mut Checker, spec: &Value) {
+    if !has(spec, "successPolicy") {
+        return;
+    }
+    if text(spec, "completionMode") != "Indexed" {
+        c.invalid("successPolicy", &spec["successPolicy"], "requires indexed completion mode");
+        return;
+    }
+    let completions = int(spec, "completions").unwrap_or(0);
+    c.at(spec, "successPolicy", |c, policy| {
+        if list(policy, "rules").is_empty() {
+            c.required("rules", "at least one rules must be specified when the successPolicy is specified");
+        }
+        c.each(policy, "rules", |c, rule| {
+            if !has(rule, "succeededCount") && !has(rule, "succeededIndexes") {
+                c.required("", "at least one of succeededCount or succeededIndexes must be specified");
+            }
+            c.not_negative(rule, "succeededCount");
+            if int(rule, "succeededCount").is_some_and(|n| n > completions) {
+                let why = format!("must be less than or equal to {completions} (the number of specified completions)");
+                c.invalid("succeededCount", &rule["succeededCount"], why);
+            }
+        });
+    });
+}
+
+/// `acme.io/path`
+pub fn domain_prefixed_path(c: &mut Checker, value: &Value, field: &str) {
+    let path = text(value, field);
+    match path.split_once('/') {
+        _ if path.is_empty() => c.required(field, ""),
+        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
+            for message in names::dns_subdomain(host) {
+                c.invalid_text(field, host, message);
+            }
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+            if !rest.bytes().all(allowed) {
+                let why = "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
+                c.invalid_text(field, rest, why);
+            }
+        }
+        _ => c.invalid_text(field, path, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
+    }
+}
+
+pub fn job_update(c: &mut Checker, object: &Value, old: &Value) {
+    c.within("spec", |c| {
+        let (spec, before) = (&object["spec"], &old["spec"]);
+        validate_spec(c, spec);
+        for field in ["completions", "selector"] {
+            // An elastic indexed job may change completions together with parallelism.
+            let elastic = field == "completions"
+                && text(spec, "completionMode") == "Indexed"
+                && spec["completions"] == spec["parallelism"]
+                && before["completions"] == before["parallelism"]
+                && has(spec, "completions");
+            if !elastic {
+                c.immutable(spec, before, field);
+            }
+        }
+        if !equal(&template_that_stays(spec, before), &before["template"]) {
+            c.invalid("template", &spec["template"], "field is immutable");
+        }
+        for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+            c.immutable(spec, before, field);
+        }
+    });
+}
+
+/// A suspended job that never started may change where its pods go.
+fn template_that_stays(spec: &Value, before: &Value) -> Value {
+    let mut template = spec["template"].clone();
+    let suspended = flag(before, "suspend");
+    if suspended {
+        for field in ["nodeSelector", "tolerations", "affinity", "schedulingGates"] {
+            template["spec"][field] = before["template"]["spec"][field].clone();
+        }
+    }
+    template
+}
+
+pub fn cron_job(c: &mut Checker, object: &Value) {
+    if text(&object["metadata"], "name").len() > 52 {
+        let name = &object["metadata"]["name"];
+        c.invalid("metadata.name", name, "must be no more than 52 characters");
+    }
+    c.at(object, "spec", |c, spec| {
+        match text(spec, "schedule") {
+            "" => c.required("schedule", ""),
+            schedule => {
+                if schedule.contains("TZ") {
+                    c.invalid_text(
+                        "schedule",
+                        schedule,
+                        "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+                    );
+                }
+                if let Err(why) = cron::check(schedule) {
+                    c.invalid_text("schedule", schedule, why);
+                }
+            }
+        }
+        c.not_negative(spec, "startingDeadlineSeconds");
+        if has(spec, "timeZone") {
+            validate_time_zone(c, text(spec, "timeZone"));
+        }
+        c.choice(spec, "concurrencyPolicy", &["Allow", "Forbid", "Replace"]);
+        c.at(spec, "jobTemplate", |c, template| {
+            c.at(template, "spec", |c, job| {
+                validate_spec(c, job);
+                if flag(job, "manualSelector") {
+                    c.not_supported("manualSelector", &true.into(), &["nil", "false"]);
+                }
+                if !is_empty(job, "selector") {
+                    c.forbidden("selector", "`selector` will be auto-generated");
+                }
+            });
+        });
+        c.not_negative(spec, "successfulJobsHistoryLimit");
+        c.not_negative(spec, "failedJobsHistoryLimit");
+    });
+}
+
+fn validate_time_zone(c: &mut Checker, zone: &str) {
+    match zone {
+        "" => c.invalid_text("timeZone", zone, "timeZone must be nil or non-empty string"),
+        _ if zone.eq_ignore_ascii_case("local") => {
+            c.invalid_text(
+                "timeZone",
+                zone,
+                "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+            );
+        }
+        _ if jiff::tz::TimeZone::get(zone).is_err() => {
+            c.invalid_text("timeZone", zone, format!("unknown time zone {zone}"));
+        }
+        _ => {}
+    }
+}

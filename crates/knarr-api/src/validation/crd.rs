@@ -1,0 +1,94 @@
+//! Custom resource definitions, as far as their names and versions go.
+
+use serde_json::Value;
+
+use super::check::{Checker, flag, has, list, text};
+use crate::names;
+
+pub fn custom_resource_definition(c: &mut Checker, object: &Value) {
+    let spec = &object["spec"];
+    let (plural, group) = (text(&spec["names"], "plural"), text(spec, "group"));
+    let wanted = format!("{plural}.{group}");
+    let name = text(&object["metadata"], "name");
+    if !name.is_empty() && name != wanted {
+        c.invalid_text("metadata.name", name, "must be spec.names.plural+\".\"+spec.group");
+    }
+    c.within("spec", |c| {
+        match group {
+            "" => c.required("group", ""),
+            group => {
+                c.rule("group", group, names::dns_subdomain);
+                if names::dns_subdomain(group).is_empty() && !group.contains('.') {
+                    c.invalid_text("group", group, "should be a domain with at least one dot");
+                }
+            }
+        }
+        c.choice(spec, "scope", &["Cluster", "Namespaced"]);
+        validate_versions(c, spec);
+        validate_names(c, &spec["names"]);
+    });
+    validate_status(c, object);
+}
+
+fn validate_versions(c: &mut Checker, spec: &Value) {
+    let versions = list(spec, "versions");
+    let stored = versions.iter().filter(|v| flag(v, "storage")).count();
+    let mut unique = true;
+    for (i, version) in versions.iter().enumerate() {
+        unique &= !versions[..i].iter().any(|other| text(other, "name") == text(version, "name"));
+        for message in names::dns_1035_label(text(version, "name")) {
+            c.invalid_text(&format!("versions[{i}].name"), text(version, "name"), message);
+        }
+        if !has(&version["schema"], "openAPIV3Schema") {
+            c.required(&format!("versions[{i}].schema.openAPIV3Schema"), "schemas are required");
+        }
+    }
+    if !unique {
+        c.invalid("versions", &spec["versions"], "must contain unique version names");
+    }
+    if stored != 1 {
+        c.invalid("versions", &spec["versions"], "must have exactly one version marked as storage version");
+    }
+    if versions.is_empty() {
+        c.invalid_text("version", "", "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character");
+    }
+}
+
+fn validate_names(c: &mut Checker, given: &Value) {
+    c.within("names", |c| {
+        for (field, fold) in [("plural", false), ("singular", false), ("kind", true), ("listKind", true)] {
+            let name = text(given, field);
+            if name.is_empty() {
+                c.required(field, "");
+            } else {
+                let checked = if fold { name.to_lowercase() } else { name.to_string() };
+                for message in names::dns_1035_label(&checked) {
+                    c.invalid_text(field, name, message);
+                }
+            }
+        }
+        for list_name in ["shortNames", "categories"] {
+            for (i, name) in list(given, list_name).iter().enumerate() {
+                c.rule(&format!("{list_name}[{i}]"), name.as_str().unwrap_or_default(), names::dns_1035_label);
+            }
+        }
+        if !text(given, "kind").is_empty() && text(given, "kind") == text(given, "listKind") {
+            c.invalid("listKind", &given["listKind"], "kind and listKind may not be the same");
+        }
+    });
+}
+
+fn validate_status(c: &mut Checker, object: &Value) {
+    let stored = list(&object["status"], "storedVersions");
+    if stored.is_empty() {
+        c.invalid("status.storedVersions", &Value::Array(Vec::new()), "must have at least one stored version");
+    }
+}
+
+/// The storage version is the first that objects are stored in.
+pub fn remember_stored_version(object: &mut Value) {
+    let stored = list(&object["spec"], "versions").iter().find(|v| flag(v, "storage")).map(|v| v["name"].clone());
+    if let Some(name) = stored {
+        object["status"]["storedVersions"] = Value::Array(vec![name]);
+    }
+}

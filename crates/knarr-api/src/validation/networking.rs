@@ -1,0 +1,349 @@
+//! Network policies, ingresses, their classes, addresses and service ranges; endpoint slices.
+
+use serde_json::Value;
+
+use super::check::{Checker, has, int, is_empty, list, parse_cidr, parse_ip, seen_before, text};
+use super::labels;
+use crate::names;
+
+pub fn network_policy(c: &mut Checker, object: &Value) {
+    c.at(object, "spec", |c, spec| {
+        c.at(spec, "podSelector", labels::validate_selector);
+        for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
+            c.each(spec, rules, |c, rule| {
+                c.each(rule, "ports", policy_port);
+                c.each(rule, peers, policy_peer);
+            });
+        }
+        if list(spec, "policyTypes").len() > 2 {
+            c.invalid("policyTypes", &spec["policyTypes"], "may not specify more than two policyTypes");
+            return;
+        }
+        for (i, kind) in list(spec, "policyTypes").iter().enumerate() {
+            if kind != "Ingress" && kind != "Egress" {
+                c.not_supported(&format!("policyTypes[{i}]"), kind, &["Ingress", "Egress"]);
+            }
+        }
+    });
+}
+
+fn policy_port(c: &mut Checker, port: &Value) {
+    if has(port, "protocol") {
+        c.supported(port, "protocol", &["SCTP", "TCP", "UDP"]);
+    }
+    if has(port, "port") {
+        c.port_or_name(port, "port");
+        if let Some(end) = int(port, "endPort") {
+            match int(port, "port") {
+                Some(start) if end < start => {
+                    c.invalid("endPort", &end.into(), "must be greater than or equal to `port`")
+                }
+                Some(_) => c.port(port, "endPort"),
+                None => c.invalid("endPort", &end.into(), "may not be specified when `port` is non-numeric"),
+            }
+        }
+    } else if has(port, "endPort") {
+        c.invalid("endPort", &port["endPort"], "may not be specified when `port` is not specified");
+    }
+}
+
+fn policy_peer(c: &mut Checker, peer: &Value) {
+    let found = ["podSelector", "namespaceSelector", "ipBlock"].iter().filter(|f| has(peer, f)).count();
+    c.if_set(peer, "podSelector", labels::validate_selector);
+    c.if_set(peer, "namespaceSelector", labels::validate_selector);
+    c.if_set(peer, "ipBlock", |c, block| {
+        let range = text(block, "cidr");
+        if range.is_empty() {
+            c.required("cidr", "");
+            return;
+        }
+        c.cidr("cidr", range, false);
+        let Some((base, bits)) = parse_cidr(range) else { return };
+        for (i, except) in list(block, "except").iter().enumerate() {
+            let field = format!("except[{i}]");
+            let except = except.as_str().unwrap_or_default();
+            c.cidr(&field, except, false);
+            if let Some((inner, inner_bits)) = parse_cidr(except) {
+                let network = ipnet::IpNet::new(base, bits).map(|n| n.trunc());
+                if inner_bits <= bits || !network.is_ok_and(|n| n.contains(&inner)) {
+                    c.invalid_text(&field, except, "must be a strict subset of `cidr`");
+                }
+            }
+        }
+    });
+    match found {
+        0 => c.required("", "must specify a peer"),
+        1 => {}
+        _ if has(peer, "ipBlock") => c.forbidden("", "may not specify both ipBlock and another peer"),
+        _ => {}
+    }
+}
+
+pub fn ingress(c: &mut Checker, object: &Value) {
+    c.at(object, "spec", |c, spec| {
+        if list(spec, "rules").is_empty() && !has(spec, "defaultBackend") {
+            c.invalid("", &spec["rules"], "either `defaultBackend` or `rules` must be specified");
+        }
+        c.if_set(spec, "defaultBackend", ingress_backend);
+        c.each(spec, "rules", |c, rule| {
+            let host = text(rule, "host");
+            if !host.is_empty() {
+                if parse_ip(host).is_some() {
+                    c.invalid_text("host", host, "must be a DNS name, not an IP address");
+                }
+                let rule = if host.contains('*') { names::wildcard_subdomain } else { names::dns_subdomain };
+                c.rule("host", host, rule);
+            }
+            c.if_set(rule, "http", |c, http| {
+                if list(http, "paths").is_empty() {
+                    c.required("paths", "");
+                }
+                c.each(http, "paths", ingress_path);
+            });
+        });
+        c.each(spec, "tls", |c, tls| {
+            for (i, host) in list(tls, "hosts").iter().enumerate() {
+                let host = host.as_str().unwrap_or_default();
+                let rule = if host.contains('*') { names::wildcard_subdomain } else { names::dns_subdomain };
+                c.rule(&format!("hosts[{i}]"), host, rule);
+            }
+            if !is_empty(tls, "secretName") {
+                c.rule("secretName", text(tls, "secretName"), names::dns_subdomain);
+            }
+        });
+        if has(spec, "ingressClassName") {
+            c.rule("ingressClassName", text(spec, "ingressClassName"), names::dns_subdomain);
+        }
+    });
+}
+
+fn ingress_path(c: &mut Checker, path: &Value) {
+    if !has(path, "pathType") {
+        c.required("pathType", "pathType must be specified");
+        return;
+    }
+    let value = text(path, "path");
+    match text(path, "pathType") {
+        "Exact" | "Prefix" => {
+            if !value.starts_with('/') {
+                c.invalid_text("path", value, "must be an absolute path");
+            }
+            for bad in ["//", "/./", "/../", "%2f", "%2F"] {
+                if value.contains(bad) {
+                    c.invalid_text("path", value, format!("must not contain '{bad}'"));
+                }
+            }
+            for bad in ["/..", "/."] {
+                if value.ends_with(bad) {
+                    c.invalid_text("path", value, format!("cannot end with '{bad}'"));
+                }
+            }
+        }
+        "ImplementationSpecific" => {
+            if !value.is_empty() && !value.starts_with('/') {
+                c.invalid_text("path", value, "must be an absolute path");
+            }
+        }
+        _ => c.not_supported("pathType", &path["pathType"], &["Exact", "ImplementationSpecific", "Prefix"]),
+    }
+    c.at(path, "backend", ingress_backend);
+}
+
+fn ingress_backend(c: &mut Checker, backend: &Value) {
+    match (has(backend, "resource"), has(backend, "service")) {
+        (true, true) => c.invalid_text("", "", "cannot set both resource and service backends"),
+        (true, false) => c.at(backend, "resource", |c, r| {
+            c.name(r, "kind", names::path_segment);
+            c.name(r, "name", names::path_segment);
+        }),
+        (false, true) => c.at(backend, "service", |c, service| {
+            c.name(service, "name", names::dns_label);
+            let port = &service["port"];
+            let number = int(port, "number").unwrap_or(0);
+            match (text(port, "name"), number) {
+                ("", 0) => c.required("", "port name or number is required"),
+                ("", _) => c.within("port", |c| c.port(port, "number")),
+                (_, n) if n != 0 => c.invalid_text("", "", "cannot set both port name & port number"),
+                (name, _) => c.rule("port.name", name, names::port_name),
+            }
+        }),
+        (false, false) => c.required("", "resource or service backend is required"),
+    }
+}
+
+pub fn ingress_class(c: &mut Checker, object: &Value) {
+    c.at(object, "spec", |c, spec| {
+        let controller = text(spec, "controller");
+        if controller.len() > 250 {
+            c.too_long("controller", 250);
+        }
+        super::batch::domain_prefixed_path(c, spec, "controller");
+        c.if_set(spec, "parameters", |c, parameters| {
+            if has(parameters, "apiGroup") {
+                c.rule("apiGroup", text(parameters, "apiGroup"), names::dns_subdomain);
+            }
+            c.name(parameters, "kind", names::path_segment);
+            c.name(parameters, "name", names::path_segment);
+            c.choice(parameters, "scope", &["Cluster", "Namespace"]);
+            match (text(parameters, "scope"), text(parameters, "namespace")) {
+                ("Namespace", "") => c.required("namespace", "`parameters.scope` is set to 'Namespace'"),
+                ("Namespace", namespace) => c.rule("namespace", namespace, names::dns_label),
+                ("Cluster", namespace) if !namespace.is_empty() => {
+                    c.forbidden("namespace", "`parameters.scope` is set to 'Cluster'");
+                }
+                _ => {}
+            }
+        });
+    });
+}
+
+pub fn ingress_class_update(c: &mut Checker, object: &Value, old: &Value) {
+    c.within("spec", |c| c.immutable(&object["spec"], &old["spec"], "controller"));
+    ingress_class(c, object);
+}
+
+/// The name of an IPAddress object is the address.
+pub fn ip_address_name(name: &str) -> Vec<String> {
+    let mut scratch = Checker::new();
+    scratch.canonical_ip("name", name);
+    scratch.into_errors().into_iter().map(|e| e.detail).collect()
+}
+
+pub fn ip_address(c: &mut Checker, object: &Value) {
+    c.at(object, "spec", |c, spec| {
+        if !has(spec, "parentRef") {
+            c.required("parentRef", "");
+            return;
+        }
+        c.at(spec, "parentRef", |c, parent| {
+            if !is_empty(parent, "group") {
+                c.rule("group", text(parent, "group"), names::dns_subdomain);
+            }
+            c.name(parent, "resource", names::path_segment);
+            c.name(parent, "name", names::path_segment);
+            if !is_empty(parent, "namespace") {
+                c.rule("namespace", text(parent, "namespace"), names::path_segment);
+            }
+        });
+    });
+}
+
+pub fn ip_address_update(c: &mut Checker, object: &Value, old: &Value) {
+    ip_address(c, object);
+    c.within("spec", |c| c.immutable(&object["spec"], &old["spec"], "parentRef"));
+}
+
+pub fn service_cidr(c: &mut Checker, object: &Value) {
+    c.at(object, "spec", |c, spec| {
+        let ranges = list(spec, "cidrs");
+        if ranges.is_empty() {
+            c.required("cidrs", "at least one CIDR required");
+            return;
+        }
+        if ranges.len() > 2 {
+            c.invalid("cidrs", &spec["cidrs"], "may only hold up to 2 values");
+        }
+        let parsed: Vec<_> = ranges.iter().map(|r| r.as_str().and_then(parse_cidr)).collect();
+        if let [Some((a, _)), Some((b, _))] = parsed.as_slice()
+            && a.is_ipv4() == b.is_ipv4()
+        {
+            c.invalid(
+                "cidrs",
+                &spec["cidrs"],
+                "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96",
+            );
+        }
+        for (i, range) in ranges.iter().enumerate() {
+            c.cidr(&format!("cidrs[{i}]"), range.as_str().unwrap_or_default(), true);
+        }
+    });
+}
+
+pub fn service_cidr_update(c: &mut Checker, object: &Value, old: &Value) {
+    let (new, before) = (list(&object["spec"], "cidrs"), list(&old["spec"], "cidrs"));
+    if new.len() == before.len() && new != before {
+        for (i, (a, b)) in new.iter().zip(before).enumerate() {
+            if a != b {
+                c.invalid(&format!("spec.cidrs[{i}]"), a, "field is immutable");
+            }
+        }
+    } else if new.len() != before.len() {
+        c.invalid("spec.cidrs", &object["spec"]["cidrs"], "field is immutable");
+    }
+}
+
+pub fn endpoint_slice(c: &mut Checker, object: &Value) {
+    let kind = text(object, "addressType");
+    c.choice(object, "addressType", &["FQDN", "IPv4", "IPv6"]);
+    let endpoints = list(object, "endpoints");
+    if endpoints.len() > 1000 {
+        c.too_many("endpoints", endpoints.len(), 1000);
+        return;
+    }
+    c.each(object, "endpoints", |c, endpoint| {
+        let addresses = list(endpoint, "addresses");
+        if addresses.is_empty() {
+            c.required("addresses", "must contain at least 1 address");
+        } else if addresses.len() > 100 {
+            c.too_many("addresses", addresses.len(), 100);
+        }
+        for (i, address) in addresses.iter().enumerate() {
+            slice_address(c, &format!("addresses[{i}]"), address.as_str().unwrap_or_default(), kind);
+        }
+        if has(endpoint, "nodeName") {
+            c.rule("nodeName", text(endpoint, "nodeName"), names::dns_subdomain);
+        }
+        if has(endpoint, "hostname") {
+            c.rule("hostname", text(endpoint, "hostname"), names::dns_label);
+        }
+    });
+    let ports = list(object, "ports");
+    c.each_indexed(object, "ports", |c, i, port| {
+        if !is_empty(port, "name") {
+            c.rule("name", text(port, "name"), names::dns_label);
+        }
+        if seen_before(ports, i, |p| text(p, "name").to_string()) {
+            c.duplicate("name", &port["name"]);
+        }
+        if !has(port, "protocol") {
+            c.required("protocol", "");
+        } else {
+            c.supported(port, "protocol", &["SCTP", "TCP", "UDP"]);
+        }
+        if has(port, "port") {
+            c.port(port, "port");
+        }
+        if has(port, "appProtocol") {
+            c.rule("appProtocol", text(port, "appProtocol"), names::qualified_name);
+        }
+    });
+}
+
+fn slice_address(c: &mut Checker, field: &str, address: &str, kind: &str) {
+    match kind {
+        "IPv4" | "IPv6" => {
+            let parsed = parse_ip(address);
+            if parsed.is_none_or(|a| a.is_ipv4() != (kind == "IPv4")) {
+                if parsed.is_none() {
+                    c.invalid_text(field, address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+                } else {
+                    c.invalid_text(field, address, format!("must be an {kind} address"));
+                }
+            } else {
+                super::core::endpoint_ip(c, field, address);
+            }
+        }
+        "FQDN" => {
+            let name = address.strip_suffix('.').unwrap_or(address);
+            if !names::dns_subdomain(name).is_empty() || name.split('.').count() < 2 {
+                c.invalid_text(field, name, names::dns_subdomain(name).join(","));
+            }
+        }
+        _ => {}
+    }
+}
+
+pub fn endpoint_slice_update(c: &mut Checker, object: &Value, old: &Value) {
+    endpoint_slice(c, object);
+    c.immutable(object, old, "addressType");
+}

@@ -1,0 +1,54 @@
+//! Nodes.
+
+use serde_json::Value;
+
+use super::check::{Checker, is_empty, list, same, text};
+use crate::names;
+
+pub fn validate(c: &mut Checker, node: &Value) {
+    validate_taints(c, node);
+    let ranges = list(&node["spec"], "podCIDRs");
+    for (i, range) in ranges.iter().enumerate() {
+        c.cidr(&format!("spec.podCIDRs[{i}]"), range.as_str().unwrap_or_default(), false);
+    }
+    if ranges.len() > 1 {
+        let v6 = |r: &Value| r.as_str().is_some_and(|t| t.contains(':'));
+        if ranges.len() > 2 || v6(&ranges[0]) == v6(&ranges[1]) {
+            c.invalid(
+                "spec.podCIDRs",
+                &node["spec"]["podCIDRs"],
+                "may specify no more than one CIDR for each IP family",
+            );
+        }
+    }
+}
+
+/// Upstream reports taints under `metadata`.
+fn validate_taints(c: &mut Checker, node: &Value) {
+    let taints = list(&node["spec"], "taints");
+    for (i, taint) in taints.iter().enumerate() {
+        c.within(&format!("metadata.taints[{i}]"), |c| {
+            c.rule("key", text(taint, "key"), names::qualified_name);
+            let value = names::label_value(text(taint, "value")).join(";");
+            if !value.is_empty() {
+                c.invalid("value", &taint["value"], value);
+            }
+            c.choice(taint, "effect", &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
+            let same_taint = |other: &Value| same(other, taint, "key") && same(other, taint, "effect");
+            if taints[..i].iter().any(same_taint) {
+                c.duplicate("", taint);
+            }
+        });
+    }
+}
+
+pub fn validate_update(c: &mut Checker, node: &Value, old: &Value) {
+    validate_taints(c, node);
+    let (spec, before) = (&node["spec"], &old["spec"]);
+    if !is_empty(before, "podCIDRs") && !same(spec, before, "podCIDRs") {
+        c.forbidden("spec.podCIDRs", "node updates may not change podCIDR except from \"\" to valid");
+    }
+    if !is_empty(before, "providerID") && !same(spec, before, "providerID") {
+        c.forbidden("spec.providerID", "node updates may not change providerID except from \"\" to valid");
+    }
+}

@@ -1,0 +1,369 @@
+//! Services.
+
+use serde_json::{Value, json};
+
+use super::check::{Checker, equal, has, int, is_empty, list, parse_ip, seen_before, text};
+use super::labels;
+use crate::names;
+use crate::object::Object;
+
+fn kind(service: &Value) -> &str {
+    text(&service["spec"], "type")
+}
+
+fn is_headless(service: &Value) -> bool {
+    list(&service["spec"], "clusterIPs").iter().map(Value::as_str).eq([Some("None")])
+}
+
+fn is_external_name(service: &Value) -> bool {
+    kind(service) == "ExternalName"
+}
+
+/// Keeps `clusterIP` and `clusterIPs` in step where the user gave one of them.
+pub fn sync_cluster_ips(service: &mut Object, old: &Value) {
+    let spec = &mut service["spec"];
+    let (one, many) = (text(spec, "clusterIP").to_string(), list(spec, "clusterIPs").to_vec());
+    if old.is_null() {
+        if !one.is_empty() && many.is_empty() {
+            spec["clusterIPs"] = json!([one]);
+        }
+        return;
+    }
+    let before = text(&old["spec"], "clusterIP");
+    let before_many = list(&old["spec"], "clusterIPs");
+    if one != before && equal(&many.clone().into(), &before_many.to_vec().into()) {
+        // Only the single field changed: the list follows.
+        if one.is_empty() {
+            spec["clusterIPs"] = Value::Null;
+        } else if let Some(first) = spec["clusterIPs"].as_array_mut().and_then(|l| l.first_mut()) {
+            *first = one.into();
+        } else {
+            spec["clusterIPs"] = json!([one]);
+        }
+    } else if one == before && many.first().and_then(Value::as_str) != before_many.first().and_then(Value::as_str) {
+        if many.is_empty() {
+            spec["clusterIP"] = "".into();
+        }
+    }
+}
+
+/// What an update leaves out and the server had filled in stays: addresses, families, ports.
+pub fn prepare_update(service: &mut Object, old: &Object) {
+    patch_allocated(service, old);
+    sync_cluster_ips(service, old);
+    drop_for_type(service, old);
+}
+
+fn patch_allocated(service: &mut Object, old: &Object) {
+    if is_external_name(service) || is_external_name(old) {
+        return;
+    }
+    let both_external = |k: &str| matches!(k, "NodePort" | "LoadBalancer");
+    let keep_ports = both_external(kind(service)) && both_external(kind(old));
+    let spec = &mut service["spec"];
+    if is_empty(spec, "clusterIP") && is_empty(spec, "clusterIPs") {
+        spec["clusterIP"] = old["spec"]["clusterIP"].clone();
+        spec["clusterIPs"] = old["spec"]["clusterIPs"].clone();
+    } else if is_empty(spec, "clusterIPs") && spec["clusterIP"] == old["spec"]["clusterIP"] {
+        spec["clusterIPs"] = old["spec"]["clusterIPs"].clone();
+    }
+    for field in ["ipFamilies", "ipFamilyPolicy"] {
+        if is_empty(spec, field) && has(&old["spec"], field) {
+            spec[field] = old["spec"][field].clone();
+        }
+    }
+    if keep_ports {
+        keep_node_ports(spec, &old["spec"]);
+    }
+    let local = text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local";
+    if local && is_empty(spec, "healthCheckNodePort") && has(&old["spec"], "healthCheckNodePort") {
+        spec["healthCheckNodePort"] = old["spec"]["healthCheckNodePort"].clone();
+    }
+}
+
+fn keep_node_ports(spec: &mut Value, old: &Value) {
+    let key = |p: &Value| (text(p, "protocol").to_string(), p["port"].clone());
+    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+        if int(port, "nodePort").unwrap_or(0) == 0
+            && let Some(before) = list(old, "ports").iter().find(|o| key(o) == key(port))
+            && has(before, "nodePort")
+        {
+            port["nodePort"] = before["nodePort"].clone();
+        }
+    }
+}
+
+/// A change of type drops what the new type has not, if the user left it as it was.
+fn drop_for_type(service: &mut Object, old: &Object) {
+    let unchanged = |service: &Value, field: &str| service["spec"][field] == old["spec"][field];
+    let mut drop: Vec<&str> = Vec::new();
+    if is_external_name(service) && !is_external_name(old) {
+        drop.extend(
+            ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"].iter().filter(|f| unchanged(service, f)),
+        );
+    }
+    if kind(old) == "LoadBalancer" && kind(service) != "LoadBalancer" {
+        drop.extend(
+            ["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"]
+                .iter()
+                .filter(|f| unchanged(service, f)),
+        );
+    }
+    let outside = |s: &Value| matches!(kind(s), "NodePort" | "LoadBalancer");
+    if outside(old) && !outside(service) && unchanged(service, "externalTrafficPolicy") {
+        drop.push("externalTrafficPolicy");
+    }
+    if let Some(spec) = service["spec"].as_object_mut() {
+        drop.into_iter().for_each(|field| {
+            spec.remove(field);
+        });
+    }
+}
+
+pub fn validate(c: &mut Checker, service: &Value) {
+    c.at(service, "spec", |c, spec| {
+        let headless = is_headless(service);
+        if list(spec, "ports").is_empty() && !headless && !is_external_name(service) {
+            c.required("ports", "");
+        }
+        if headless && matches!(kind(service), "LoadBalancer" | "NodePort") {
+            let why = format!("may not be set to 'None' for {} services", kind(service));
+            c.invalid_text("clusterIPs[0]", "None", why);
+        }
+        if is_external_name(service) {
+            validate_external_name(c, spec);
+        } else {
+            validate_cluster_ips(c, spec, headless);
+        }
+        validate_ports(c, spec);
+        labels::validate(c, spec, "selector");
+        validate_affinity(c, spec);
+        for (i, ip) in list(spec, "externalIPs").iter().enumerate() {
+            super::core::endpoint_ip(c, &format!("externalIPs[{i}]"), ip.as_str().unwrap_or_default());
+        }
+        c.choice(spec, "type", &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
+        validate_load_balancer(c, spec);
+        validate_traffic(c, spec);
+    });
+}
+
+fn validate_external_name(c: &mut Checker, spec: &Value) {
+    for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        if !is_empty(spec, field) {
+            c.forbidden(field, "may not be set for ExternalName services");
+        }
+    }
+    let name = text(spec, "externalName");
+    match name.strip_suffix('.').unwrap_or(name) {
+        "" => c.required("externalName", ""),
+        name => c.rule("externalName", name, names::dns_subdomain),
+    }
+}
+
+fn validate_cluster_ips(c: &mut Checker, spec: &Value, headless: bool) {
+    let (one, many) = (text(spec, "clusterIP"), list(spec, "clusterIPs"));
+    if !one.is_empty() {
+        match many.first() {
+            None => c.required("clusterIPs", ""),
+            Some(first) if first != one => {
+                c.invalid("clusterIPs", &spec["clusterIPs"], "first value must match `clusterIP`")
+            }
+            Some(_) => {}
+        }
+    } else if !many.is_empty() {
+        c.invalid("clusterIPs", &spec["clusterIPs"], "must be empty when `clusterIP` is not specified");
+    }
+    let families = list(spec, "ipFamilies");
+    for (i, family) in families.iter().enumerate() {
+        let field = format!("ipFamilies[{i}]");
+        if family != "IPv4" && family != "IPv6" {
+            c.not_supported(&field, family, &["IPv4", "IPv6"]);
+        }
+        if families[..i].contains(family) {
+            c.duplicate(&field, family);
+        }
+    }
+    c.optional_choice(spec, "ipFamilyPolicy", &["PreferDualStack", "RequireDualStack", "SingleStack"]);
+    let before = c.error_count();
+    for (i, ip) in many.iter().enumerate() {
+        let ip = ip.as_str().unwrap_or_default();
+        if i == 0 && ip == "None" {
+            if many.len() > 1 {
+                c.invalid("clusterIPs", &spec["clusterIPs"], "'None' must be the first and only value");
+            }
+        } else {
+            c.ip(&format!("clusterIPs[{i}]"), ip);
+        }
+    }
+    let valid = c.error_count() == before;
+    if many.len() > 2 {
+        c.invalid("clusterIPs", &spec["clusterIPs"], "may only hold up to 2 values");
+    }
+    if !valid || headless {
+        return;
+    }
+    let is_v6 = |ip: &Value| ip.as_str().and_then(parse_ip).is_some_and(|a| a.is_ipv6());
+    if many.len() > 1 && many.iter().map(is_v6).filter(|v6| *v6).count() != 1 {
+        c.invalid("clusterIPs", &spec["clusterIPs"], "may specify no more than one IP for each IP family");
+    }
+    for (i, (ip, family)) in many.iter().zip(families).enumerate() {
+        let wanted = family.as_str().unwrap_or_default();
+        if (wanted == "IPv4" && is_v6(ip)) || (wanted == "IPv6" && !is_v6(ip)) {
+            c.invalid(
+                &format!("clusterIPs[{i}]"),
+                ip,
+                format!("expected an {wanted} value as indicated by `ipFamilies[{i}]`"),
+            );
+        }
+    }
+}
+
+fn validate_ports(c: &mut Checker, spec: &Value) {
+    let ports = list(spec, "ports");
+    c.each_indexed(spec, "ports", |c, i, port| {
+        match text(port, "name") {
+            "" if ports.len() > 1 => c.required("name", ""),
+            "" => {}
+            name => {
+                c.rule("name", name, names::dns_label);
+                if seen_before(ports, i, |p| text(p, "name").to_string()) {
+                    c.duplicate("name", &name.into());
+                }
+            }
+        }
+        c.port(port, "port");
+        c.choice(port, "protocol", &["SCTP", "TCP", "UDP"]);
+        c.port_or_name(port, "targetPort");
+        if has(port, "appProtocol") {
+            c.rule("appProtocol", text(port, "appProtocol"), names::qualified_name);
+        }
+        let node_port = int(port, "nodePort").unwrap_or(0);
+        if node_port != 0 {
+            if text(spec, "type") == "ClusterIP" {
+                c.forbidden("nodePort", "may not be used when `type` is 'ClusterIP'");
+            }
+            let key = |p: &Value| format!("{}/{}", text(p, "protocol"), p["nodePort"]);
+            if seen_before(ports, i, key) {
+                c.duplicate("nodePort", &node_port.into());
+            }
+        }
+        if seen_before(ports, i, |p| format!("{}/{}", text(p, "protocol"), p["port"])) {
+            c.duplicate("", &json!({"protocol": port["protocol"], "port": port["port"]}));
+        }
+    });
+}
+
+fn validate_affinity(c: &mut Checker, spec: &Value) {
+    c.choice(spec, "sessionAffinity", &["ClientIP", "None"]);
+    if text(spec, "sessionAffinity") == "ClientIP" {
+        let seconds = &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"];
+        match seconds.as_i64() {
+            None => c.required("sessionAffinityConfig", "when session affinity type is ClientIP"),
+            Some(n) if !(1..=86400).contains(&n) => {
+                let why = "must be greater than 0 and less than 86400";
+                c.invalid("sessionAffinityConfig.clientIP.timeoutSeconds", seconds, why);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn validate_load_balancer(c: &mut Checker, spec: &Value) {
+    let balanced = text(spec, "type") == "LoadBalancer";
+    const WHY: &str = "may only be used when `type` is 'LoadBalancer'";
+    let ranges = list(spec, "loadBalancerSourceRanges");
+    if !ranges.is_empty() && !balanced {
+        c.forbidden("LoadBalancerSourceRanges", WHY);
+    }
+    for (i, range) in ranges.iter().enumerate() {
+        c.cidr(&format!("LoadBalancerSourceRanges[{i}]"), range.as_str().unwrap_or_default().trim(), false);
+    }
+    if has(spec, "allocateLoadBalancerNodePorts") && !balanced {
+        c.forbidden("allocateLoadBalancerNodePorts", WHY);
+    }
+    if has(spec, "loadBalancerClass") {
+        if balanced {
+            c.rule("loadBalancerClass", text(spec, "loadBalancerClass"), names::qualified_name);
+        } else {
+            c.forbidden("loadBalancerClass", WHY);
+        }
+    }
+}
+
+fn validate_traffic(c: &mut Checker, spec: &Value) {
+    let kind = text(spec, "type");
+    let outside =
+        matches!(kind, "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && !list(spec, "externalIPs").is_empty());
+    if outside {
+        c.choice(spec, "externalTrafficPolicy", &["Cluster", "Local"]);
+    } else if !is_empty(spec, "externalTrafficPolicy") {
+        let why = "may only be set for externally-accessible services";
+        c.invalid("externalTrafficPolicy", &spec["externalTrafficPolicy"], why);
+    }
+    let checked = kind == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local";
+    let port = int(spec, "healthCheckNodePort").unwrap_or(0);
+    if !checked && port != 0 {
+        let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        c.invalid("healthCheckNodePort", &port.into(), why);
+    } else if checked && port != 0 {
+        c.port(spec, "healthCheckNodePort");
+    }
+    c.optional_choice(spec, "internalTrafficPolicy", &["Cluster", "Local"]);
+    c.optional_choice(spec, "trafficDistribution", &["PreferClose", "PreferSameNode", "PreferSameZone"]);
+}
+
+pub fn validate_update(c: &mut Checker, service: &Value, old: &Value) {
+    c.within("spec", |c| {
+        let (spec, before) = (&service["spec"], &old["spec"]);
+        if !is_external_name(service) && !is_external_name(old) && !(is_headless(service) && is_headless(old)) {
+            cluster_ips_stay(c, spec, before);
+            families_stay(c, spec, before);
+        }
+        let both = kind(service) == "LoadBalancer" && kind(old) == "LoadBalancer";
+        if both && spec["loadBalancerClass"] != before["loadBalancerClass"] {
+            c.invalid("loadBalancerClass", &spec["loadBalancerClass"], "may not change once set");
+        }
+        let checked = |s: &Value| text(s, "type") == "LoadBalancer" && text(s, "externalTrafficPolicy") == "Local";
+        let port = |s: &Value| int(s, "healthCheckNodePort").unwrap_or(0);
+        if checked(spec) && checked(before) && port(spec) != port(before) {
+            c.forbidden("healthCheckNodePort", "field is immutable");
+        }
+    });
+    validate(c, service);
+}
+
+fn cluster_ips_stay(c: &mut Checker, spec: &Value, before: &Value) {
+    let (new, old) = (list(spec, "clusterIPs"), list(before, "clusterIPs"));
+    if new.len() == old.len() {
+        for (i, (new_ip, old_ip)) in new.iter().zip(old).enumerate() {
+            if new_ip != old_ip {
+                c.invalid(&format!("clusterIPs[{i}]"), &spec["clusterIPs"], "may not change once set");
+            }
+        }
+        return;
+    }
+    if new.is_empty() && !old.is_empty() {
+        c.invalid("clusterIPs[0]", &spec["clusterIPs"], "primary clusterIP can not be unset");
+    } else if !old.is_empty() && new.first() != old.first() {
+        c.invalid("clusterIPs[0]", &spec["clusterIPs"], "may not change once set");
+    }
+    if new.len() == 1 && old.len() > 1 && text(spec, "ipFamilyPolicy") != "SingleStack" {
+        let why = "must be set to 'SingleStack' when releasing the secondary clusterIP";
+        c.invalid("ipFamilyPolicy", &spec["ipFamilyPolicy"], why);
+    }
+}
+
+fn families_stay(c: &mut Checker, spec: &Value, before: &Value) {
+    let (new, old) = (list(spec, "ipFamilies"), list(before, "ipFamilies"));
+    if new.len() == old.len() {
+        for (i, (a, b)) in new.iter().zip(old).enumerate() {
+            if a != b {
+                c.invalid(&format!("ipFamilies[{i}]"), &spec["ipFamilies"], "may not change once set");
+            }
+        }
+    } else if new.is_empty() && !old.is_empty() {
+        c.invalid("ipFamilies[0]", &spec["ipFamilies"], "primary ipFamily can not be unset");
+    } else if !old.is_empty() && new.first() != old.first() {
+        c.invalid("ipFamilies[0]", &spec["ipFamilies"], "may not change once set");
+    }
+}
