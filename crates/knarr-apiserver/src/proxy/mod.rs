@@ -70,58 +70,58 @@ impl Connector {
 
     pub async fn serve(&self, request: Connect) -> Result<Response<Body>, StatusError> {
         let query = request.parts.uri.query().unwrap_or_default().to_owned();
-        let (namespace, name) = (request.namespace.as_str(), request.name.as_str());
-        match (&*request.resource.name, request.subresource.as_str()) {
+        let mut admission = admission_request(&request, &query);
+        let Connect { resource, subresource, namespace, name, parts, body, .. } = request;
+        if subresource != "log" {
+            self.admission.admit(&mut admission).await?;
+        }
+        match (&*resource.resource, subresource.as_str()) {
             ("pods", "log") => {
-                let location = self.locator.log(namespace, name, &query).await?;
-                forward::logs(&self.dialer, location, name).await
+                let location = self.locator.log(&namespace, &name, &query).await?;
+                forward::logs(&self.dialer, location, &name).await
             }
             ("pods", "exec" | "attach") => {
-                self.admit(&request, &query).await?;
-                let command = self.locator.command(namespace, name, &request.subresource, &query).await?;
-                stream::command(self, request.parts, command).await
+                let command = self.locator.command(&namespace, &name, &subresource, &query).await?;
+                stream::command(self, parts, command).await
             }
             ("pods", "portforward") => {
-                self.admit(&request, &query).await?;
-                let location = self.locator.port_forward(namespace, name, &query).await?;
-                stream::port_forward(self, request.parts, location).await
+                let location = self.locator.port_forward(&namespace, &name, &query).await?;
+                stream::port_forward(self, parts, location).await
             }
             (resource, _) => {
-                self.admit(&request, &query).await?;
-                if let Some(redirect) = path::redirect_to_root(&request.parts) {
+                if let Some(redirect) = path::redirect_to_root(&parts) {
                     return Ok(redirect);
                 }
-                let rest = path::after_proxy(request.parts.uri.path());
-                let location = self.locator.proxy(resource, namespace, name, rest, &query).await?;
-                forward::any(self, request.parts, request.body, location).await
+                let rest = path::after_proxy(parts.uri.path());
+                let location = self.locator.proxy(resource, &namespace, &name, rest, &query).await?;
+                forward::any(self, parts, body, location).await
             }
         }
     }
+}
 
-    async fn admit(&self, request: &Connect, query: &str) -> Result<(), StatusError> {
-        let kind = match (&*request.resource.name, request.subresource.as_str()) {
-            ("pods", "exec") => "PodExecOptions",
-            ("pods", "attach") => "PodAttachOptions",
-            ("pods", "portforward") => "PodPortForwardOptions",
-            ("pods", _) => "PodProxyOptions",
-            ("services", _) => "ServiceProxyOptions",
-            _ => "NodeProxyOptions",
-        };
-        let mut admission = admission::Request {
-            operation: admission::Operation::Connect,
-            resource: request.resource.clone(),
-            subresource: request.subresource.clone(),
-            namespace: request.namespace.clone(),
-            name: request.name.clone(),
-            user: request.user.clone(),
-            object: Some(options_object(kind, query)),
-            old_object: None,
-            options: Object::Null,
-            dry_run: false,
-            warnings: Vec::new(),
-            audit_annotations: Vec::new(),
-        };
-        self.admission.admit(&mut admission).await
+fn admission_request(request: &Connect, query: &str) -> admission::Request {
+    let kind = match (&*request.resource.resource, request.subresource.as_str()) {
+        ("pods", "exec") => "PodExecOptions",
+        ("pods", "attach") => "PodAttachOptions",
+        ("pods", "portforward") => "PodPortForwardOptions",
+        ("pods", _) => "PodProxyOptions",
+        ("services", _) => "ServiceProxyOptions",
+        _ => "NodeProxyOptions",
+    };
+    admission::Request {
+        operation: admission::Operation::Connect,
+        resource: request.resource.clone(),
+        subresource: request.subresource.clone(),
+        namespace: request.namespace.clone(),
+        name: request.name.clone(),
+        user: request.user.clone(),
+        object: Some(options_object(kind, query)),
+        old_object: None,
+        options: Object::Null,
+        dry_run: false,
+        warnings: Vec::new(),
+        audit_annotations: Vec::new(),
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use knarr_api::object::ObjectExt;
 use knarr_api::{Object, StatusError};
 use knarr_api::status::Reason;
 use knarr_streaming::remote_command::Options;
@@ -79,22 +78,12 @@ impl Locator {
             return Err(StatusError::bad_request(message));
         }
         let node = node_of(&pod).ok_or_else(|| no_host(name))?;
-        // Upstream's defaults of these options: both outputs, unless the client says something else.
         let options =
             Options { stdin: is_set("stdin"), stdout: is_set("stdout"), stderr: is_set("stderr"), tty: is_set("tty") };
-        let mut kubelet_query = url::form_urlencoded::Serializer::new(String::new());
-        let flags =
-            [("input", options.stdin), ("output", options.stdout), ("error", options.stderr), ("tty", options.tty)];
-        for (flag, _) in flags.into_iter().filter(|(_, set)| *set) {
-            kubelet_query.append_pair(flag, "1");
-        }
-        if subresource == "exec" {
-            for (_, argument) in parameters.iter().filter(|(key, _)| key == "command") {
-                kubelet_query.append_pair("command", argument);
-            }
-        }
+        let command = parameters.iter().filter(|(key, _)| key == "command" && subresource == "exec");
+        let kubelet_query = command_query(options, command.map(|(_, argument)| argument.as_str()));
         let path = format!("/{subresource}/{namespace}/{name}/{container}");
-        Ok(Command { location: self.kubelet(node, &path, &kubelet_query.finish()).await?, options })
+        Ok(Command { location: self.kubelet(node, &path, &kubelet_query).await?, options })
     }
 
     pub(super) async fn port_forward(
@@ -105,11 +94,10 @@ impl Locator {
     ) -> Result<Location, StatusError> {
         let pod = self.get("pods", namespace, name).await?;
         let node = node_of(&pod).ok_or_else(|| no_host(name))?;
-        let mut kubelet_query = url::form_urlencoded::Serializer::new(String::new());
-        for (_, ports) in parameters(query).iter().filter(|(key, _)| key == "ports") {
-            kubelet_query.append_pair("port", ports);
-        }
-        self.kubelet(node, &format!("/portForward/{namespace}/{name}"), &kubelet_query.finish()).await
+        let ports: Vec<(&str, String)> =
+            parameters(query).into_iter().filter(|(key, _)| key == "ports").map(|(_, ports)| ("port", ports)).collect();
+        let kubelet_query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(ports).finish();
+        self.kubelet(node, &format!("/portForward/{namespace}/{name}"), &kubelet_query).await
     }
 
     /// A pod, a service or a node, by `[SCHEME:]NAME[:PORT]`.
@@ -159,8 +147,9 @@ impl Locator {
         {
             return Err(StatusError::bad_request(format!("no endpoints: the service is an alias of {external}")));
         }
-        let slices = self.objects.list(&knarr_api::GroupResource::new("discovery.k8s.io", "endpointslices"), namespace);
-        let endpoints = ready_endpoints(&slices.await?, wanted.name, port["name"].as_str().unwrap_or_default());
+        let resource = knarr_api::GroupResource::new("discovery.k8s.io", "endpointslices");
+        let slices = self.objects.list(&resource, namespace).await?;
+        let endpoints = ready_endpoints(&slices, wanted.name, port["name"].as_str().unwrap_or_default());
         let (host, port) = pick(endpoints).ok_or_else(|| {
             let message = format!("no endpoints available for service \"{}\"", wanted.name);
             StatusError::new(Reason::ServiceUnavailable, message)
@@ -186,6 +175,16 @@ impl Locator {
         let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
         Ok(Location { transport: Transport::Kubelet, host, port, target })
     }
+}
+
+/// The streams and the command as the kubelet's parameters.
+fn command_query<'a>(options: Options, command: impl Iterator<Item = &'a str>) -> String {
+    let flags = [("input", options.stdin), ("output", options.stdout), ("error", options.stderr), ("tty", options.tty)];
+    let set = flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| (flag, "1"));
+    url::form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(set)
+        .extend_pairs(command.map(|argument| ("command", argument)))
+        .finish()
 }
 
 /// `[SCHEME:]NAME[:PORT]`, as the path has it.

@@ -22,7 +22,7 @@ const JUMPS: &[(&str, &str, &str)] = &[
 ];
 
 /// Puts the rules into the kernel.
-pub(super) async fn apply(frontends: &[Frontend], surroundings: &Surroundings) -> Result<(), Error> {
+pub async fn apply(frontends: &[Frontend], surroundings: &Surroundings) -> Result<(), Error> {
     let present = command::run("iptables-save", &["-t", "nat"], "").await?;
     let script = render(frontends, surroundings, &chains_in(&present));
     command::run("iptables-restore", &["--noflush", "-w", "5"], &script).await?;
@@ -35,7 +35,7 @@ pub(super) async fn apply(frontends: &[Frontend], surroundings: &Surroundings) -
 }
 
 /// Removes everything of ours; without iptables there is nothing to remove.
-pub(crate) async fn purge() {
+pub async fn purge() {
     for table in ["nat", "filter", "raw"] {
         let Ok(present) = command::run("iptables-save", &["-t", table], "").await else { return };
         let ours = chains_in(&present);

@@ -29,7 +29,7 @@ const BASE: &[(&str, &str, &str)] = &[
     ("chain", "filter-output", "{ type filter hook output priority -110; }"),
     ("chain", "services", ""),
     ("chain", "no-endpoints", ""),
-    ("chain", "reject", ""),
+    ("chain", "refuse", ""),
 ];
 
 /// The rules of a table, comparable piece by piece.
@@ -153,8 +153,8 @@ fn base_rules(rules: &mut Ruleset, surroundings: &Surroundings) {
     }
     rules.rule("no-endpoints", "ip daddr . meta l4proto . th dport vmap @no-endpoint-services");
     rules.rule("no-endpoints", "fib daddr type local meta l4proto . th dport vmap @no-endpoint-nodeports");
-    rules.rule("reject", "meta l4proto tcp reject with tcp reset");
-    rules.rule("reject", "reject");
+    rules.rule("refuse", "meta l4proto tcp reject with tcp reset");
+    rules.rule("refuse", "reject");
     rules.rule("postrouting", "meta mark and 0x4000 != 0 meta mark set meta mark xor 0x4000 masquerade");
     rules.rule("postrouting", "ct status dnat ip saddr . ip daddr @hairpin masquerade");
     rules.rule("postrouting", "ct status dnat ip saddr 127.0.0.0/8 oifname != \"lo\" masquerade");
@@ -208,7 +208,7 @@ impl Service<'_> {
     /// The cluster addresses.
     fn internal(&mut self, chain: &str) {
         let frontend = self.frontend;
-        let refused = if frontend.endpoints.anywhere { "drop" } else { "goto reject" };
+        let refused = if frontend.endpoints.anywhere { "drop" } else { "goto refuse" };
         for address in &frontend.cluster_ips {
             let key = self.key(*address);
             match frontend.endpoints.internal.is_empty() {
@@ -232,7 +232,7 @@ impl Service<'_> {
         let frontend = self.frontend;
         let endpoints = &frontend.endpoints;
         let usable = !endpoints.external.is_empty() || (frontend.external_local && !endpoints.internal.is_empty());
-        let refused = if endpoints.anywhere { "drop" } else { "goto reject" };
+        let refused = if endpoints.anywhere { "drop" } else { "goto refuse" };
         for address in &frontend.external_ips {
             let key = self.key(*address);
             match usable {
