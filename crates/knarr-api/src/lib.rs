@@ -12,6 +12,7 @@
 //! [`serde_json::Value`] whose root is a map; custom resources take the same path as built-in kinds with another schema.
 
 pub mod apply;
+pub mod convert;
 pub mod decode;
 pub mod default;
 pub mod field;
