@@ -1,0 +1,91 @@
+//! Telling the API a pod's status, and at last that the pod is gone.
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, Client};
+use serde_json::{Map, Value, json};
+
+use crate::pod::DesiredPod;
+
+/// Whether the API still has the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    Done,
+    Gone,
+}
+
+/// Patches what differs between the status the API has and the one there is.
+pub async fn status(client: Client, pod: &DesiredPod, old: &PodStatus, new: &PodStatus) -> Result<Pushed, kube::Error> {
+    let difference = difference(old, new);
+    if difference.is_empty() {
+        return Ok(Pushed::Done);
+    }
+    // The uid keeps a later pod of the same name from getting this one's status.
+    let patch = json!({"metadata": {"uid": pod.uid}, "status": difference});
+    let pods: Api<Pod> = Api::namespaced(client, &pod.namespace);
+    gone_if_missing(pods.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop))
+}
+
+/// Deletes the pod for good; another pod that took its name is left alone.
+pub async fn deletion(client: Client, pod: &DesiredPod) -> Result<Pushed, kube::Error> {
+    let pods: Api<Pod> = Api::namespaced(client, &pod.namespace);
+    let preconditions = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
+    let params =
+        DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
+    gone_if_missing(pods.delete(&pod.name, &params).await.map(drop))
+}
+
+fn gone_if_missing(outcome: Result<(), kube::Error>) -> Result<Pushed, kube::Error> {
+    match outcome {
+        Ok(()) => Ok(Pushed::Done),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(Pushed::Gone),
+        Err(error) => Err(error),
+    }
+}
+
+/// The fields of the status that changed, those that went as nulls.
+fn difference(old: &PodStatus, new: &PodStatus) -> Map<String, Value> {
+    let (old, new) = (as_map(old), as_map(new));
+    let mut difference: Map<String, Value> = new
+        .iter()
+        .filter(|(key, value)| old.get(*key) != Some(value))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        difference.insert(key.clone(), Value::Null);
+    }
+    for list in ["podIPs", "hostIPs"] {
+        // These lists merge by address, so that an address of before would stay.
+        if let (Some(Value::Array(addresses)), true) = (difference.get_mut(list), old.contains_key(list)) {
+            addresses.insert(0, json!({"$patch": "replace"}));
+        }
+    }
+    difference
+}
+
+fn as_map(status: &PodStatus) -> Map<String, Value> {
+    match serde_json::to_value(status) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_holds_what_changed_and_nulls_what_went() {
+        let old: PodStatus = serde_json::from_value(
+            json!({"phase": "Pending", "reason": "x", "hostIP": "192.0.2.1", "podIPs": [{"ip": "10.0.0.1"}]}),
+        )
+        .expect("a status");
+        let new: PodStatus =
+            serde_json::from_value(json!({"phase": "Running", "hostIP": "192.0.2.1", "podIPs": [{"ip": "10.0.0.2"}]}))
+                .expect("a status");
+        let expected =
+            json!({"phase": "Running", "reason": null, "podIPs": [{"$patch": "replace"}, {"ip": "10.0.0.2"}]});
+        assert_eq!(Value::Object(difference(&old, &new)), expected);
+        assert!(difference(&new, &new).is_empty());
+    }
+}
