@@ -23,7 +23,11 @@ fn refuse_by_selector(pod: &DesiredPod, node_labels: &BTreeMap<String, String>) 
     (!matches).then(|| Verdict { reason: "NodeAffinity".to_owned(), message: message.to_owned() })
 }
 
-fn refuse_by_resources(pod: &DesiredPod, others: &[&DesiredPod], allocatable: &BTreeMap<String, i64>) -> Option<Verdict> {
+fn refuse_by_resources(
+    pod: &DesiredPod,
+    others: &[&DesiredPod],
+    allocatable: &BTreeMap<String, i64>,
+) -> Option<Verdict> {
     let held: Vec<_> = others.iter().map(|other| resources::pod_requests(other.spec())).collect();
     let mut requested = resources::pod_requests(pod.spec());
     requested.insert("pods".to_owned(), 1000);

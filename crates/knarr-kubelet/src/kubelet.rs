@@ -175,7 +175,7 @@ impl Kubelet {
         }
         let held: Vec<DesiredPod> = {
             let workers = self.workers.lock();
-            workers.values().filter_map(|worker| wanted_pod(worker)).collect()
+            workers.values().filter_map(wanted_pod).collect()
         };
         let verdict = admission::refuse(pod, held.iter(), &self.node.allocatable, &node::labels(&self.node))?;
         let (reason, message) = (verdict.reason.as_str(), verdict.message.clone());
@@ -198,8 +198,12 @@ fn wanted_pod(worker: &WorkerHandle) -> Option<DesiredPod> {
     }
 }
 
-async fn every<F>(period: Duration, stop: CancellationToken, node: Arc<NodeContext>, chore: impl Fn(Arc<NodeContext>) -> F)
-where
+async fn every<F>(
+    period: Duration,
+    stop: CancellationToken,
+    node: Arc<NodeContext>,
+    chore: impl Fn(Arc<NodeContext>) -> F,
+) where
     F: Future<Output = ()>,
 {
     let mut ticks = tokio::time::interval(period);
@@ -249,8 +253,10 @@ impl NodeView for View {
 
     async fn containers(&self, namespace: &str, pod: &str, container: &str) -> knarr_cri::Result<Vec<ContainerView>> {
         let Some(uid) = self.uid_of(namespace, pod) else { return Ok(Vec::new()) };
-        let label_selector =
-            HashMap::from([(labels::POD_UID.to_owned(), uid), (labels::CONTAINER_NAME.to_owned(), container.to_owned())]);
+        let label_selector = HashMap::from([
+            (labels::POD_UID.to_owned(), uid),
+            (labels::CONTAINER_NAME.to_owned(), container.to_owned()),
+        ]);
         let filter = ContainerFilter { label_selector, ..ContainerFilter::default() };
         let mut listed = self.node.runtime.list_containers(Some(filter)).await?;
         listed.sort_by_key(|container| std::cmp::Reverse(container.created_at));

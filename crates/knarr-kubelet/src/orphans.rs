@@ -76,14 +76,18 @@ async fn remove_directories(node: &NodeContext, known: &HashSet<String>) {
 pub async fn collect_images(node: &NodeContext) {
     let config = &node.config;
     let Some(mountpoint) = image_file_system(node).await else { return };
-    let percent_used = || machine::disk(mountpoint.as_ref()).map_or(0, |disk| 100 - disk.available * 100 / disk.total.max(1));
+    let percent_used =
+        || machine::disk(mountpoint.as_ref()).map_or(0, |disk| 100 - disk.available * 100 / disk.total.max(1));
     if percent_used() < i64::from(config.image_gc_high) {
         return;
     }
     let lists = futures::try_join!(node.runtime.list_images(), node.runtime.list_containers(None));
     let Ok((images, containers)) = lists else { return };
-    let used: HashSet<&str> = containers.iter().flat_map(|container| [container.image_ref.as_str(), container.image_id.as_str()]).collect();
-    let is_used = |image: &v1::Image| used.contains(image.id.as_str()) || image.repo_digests.iter().any(|digest| used.contains(digest.as_str()));
+    let used: HashSet<&str> =
+        containers.iter().flat_map(|container| [container.image_ref.as_str(), container.image_id.as_str()]).collect();
+    let is_used = |image: &v1::Image| {
+        used.contains(image.id.as_str()) || image.repo_digests.iter().any(|digest| used.contains(digest.as_str()))
+    };
     for image in images.iter().filter(|image| !image.pinned && !is_used(image)) {
         if percent_used() < i64::from(config.image_gc_low) {
             return;

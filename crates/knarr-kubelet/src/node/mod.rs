@@ -71,7 +71,8 @@ pub fn labels(node: &NodeContext) -> BTreeMap<String, String> {
         ("beta.kubernetes.io/os", "linux"),
         ("beta.kubernetes.io/arch", arch),
     ];
-    let mut labels: BTreeMap<_, _> = well_known.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let mut labels: BTreeMap<_, _> =
+        well_known.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     labels.extend(node.config.node_labels.clone());
     labels
 }
@@ -156,7 +157,13 @@ async fn renew(node: &NodeContext, leases: &Api<Lease>) -> Result<(), kube::Erro
     }
     let owner = Api::<Node>::all(node.client.clone()).get_opt(name).await?.and_then(|node| node.metadata.uid);
     let owners = owner.map(|uid| {
-        vec![OwnerReference { api_version: "v1".to_owned(), kind: "Node".to_owned(), name: name.clone(), uid, ..Default::default() }]
+        vec![OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: name.clone(),
+            uid,
+            ..Default::default()
+        }]
     });
     let lease = Lease {
         metadata: ObjectMeta { name: Some(name.clone()), owner_references: owners, ..ObjectMeta::default() },

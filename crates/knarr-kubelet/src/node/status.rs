@@ -1,10 +1,10 @@
 //! The node's status: what it has, how it does, where it is.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler, NodeStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use jiff::Timestamp;
 use knarr_cri::v1;
 
 use super::machine;
@@ -29,7 +29,8 @@ pub async fn of(node: &NodeContext, old: &[NodeCondition]) -> NodeStatus {
     let version = node.runtime.version().await;
     let runtime = node.runtime.status().await;
     let images = node.runtime.list_images().await.unwrap_or_default();
-    let runtime_version = version.map(|version| format!("{}://{}", version.runtime_name, version.runtime_version.trim_start_matches('v')));
+    let runtime_version = version
+        .map(|version| format!("{}://{}", version.runtime_name, version.runtime_version.trim_start_matches('v')));
     let capacity = machine::quantities(&machine::capacity(&node.config));
     let now = Timestamp::now();
     let findings = [memory_pressure(), disk_pressure(node), pid_pressure(), ready(runtime.as_ref())];
@@ -38,7 +39,9 @@ pub async fn of(node: &NodeContext, old: &[NodeCondition]) -> NodeStatus {
         allocatable: Some(machine::quantities(&node.allocatable)),
         capacity: Some(capacity),
         conditions: Some(findings.into_iter().map(|finding| condition(finding, old, now)).collect()),
-        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(node.config.port) }) }),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(node.config.port) }),
+        }),
         images: Some(container_images(images)),
         node_info: Some(machine::system_info(runtime_version.unwrap_or_default())),
         runtime_handlers: Some(vec![NodeRuntimeHandler { name: Some(String::new()), features: None }]),
@@ -85,33 +88,47 @@ fn pressure(kind: &'static str, holds: bool, [bad, good]: [(&'static str, &str);
 
 fn memory_pressure() -> Finding {
     let holds = machine::memory_info("MemAvailable") < LEAST_MEMORY;
-    pressure("MemoryPressure", holds, [
-        ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
-        ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-    ])
+    pressure(
+        "MemoryPressure",
+        holds,
+        [
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ],
+    )
 }
 
 fn disk_pressure(node: &NodeContext) -> Finding {
     let disk = machine::disk(&node.config.root_dir);
     let holds = disk.is_some_and(|disk| disk.available < disk.total / 100 * LEAST_DISK_PERCENT);
-    pressure("DiskPressure", holds, [
-        ("KubeletHasDiskPressure", "kubelet has disk pressure"),
-        ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-    ])
+    pressure(
+        "DiskPressure",
+        holds,
+        [
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ],
+    )
 }
 
 fn pid_pressure() -> Finding {
     let holds = machine::free_pids().is_some_and(|(free, most)| free < most / 100 * LEAST_PIDS_PERCENT);
-    pressure("PIDPressure", holds, [
-        ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
-        ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-    ])
+    pressure(
+        "PIDPressure",
+        holds,
+        [
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ],
+    )
 }
 
 fn ready(runtime: Result<&v1::StatusResponse, &knarr_cri::Error>) -> Finding {
     let complaint = match runtime {
         Err(error) => Some(format!("container runtime status check may not have completed yet: {error}")),
-        Ok(answer) => answer.status.iter().flat_map(|status| &status.conditions).find(|condition| !condition.status).map(unmet),
+        Ok(answer) => {
+            answer.status.iter().flat_map(|status| &status.conditions).find(|condition| !condition.status).map(unmet)
+        }
     };
     match complaint {
         None => Finding {
@@ -125,6 +142,10 @@ fn ready(runtime: Result<&v1::StatusResponse, &knarr_cri::Error>) -> Finding {
 }
 
 fn unmet(condition: &v1::RuntimeCondition) -> String {
-    let what = if condition.r#type == "NetworkReady" { "container runtime network not ready" } else { "container runtime is down" };
+    let what = if condition.r#type == "NetworkReady" {
+        "container runtime network not ready"
+    } else {
+        "container runtime is down"
+    };
     format!("{what}: {}=false reason:{} message:{}", condition.r#type, condition.reason, condition.message)
 }

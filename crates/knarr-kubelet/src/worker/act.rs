@@ -14,6 +14,7 @@ use super::start::Start;
 use super::status::Waiting;
 use super::stop::Stop;
 use super::{Done, PodWorker, Task, backoff};
+use crate::context::NodeContext;
 use crate::environment::KeyedSource;
 use crate::environment::fields::FieldSource;
 use crate::network::dns::{self, ClusterDns};
@@ -219,7 +220,7 @@ impl PodWorker {
             pod_uid: pod.uid.clone(),
             image: container.image().to_owned(),
             policy: PullPolicy::of(container.spec.image_pull_policy.as_deref(), container.image()),
-            auths: self.credentials(pod, container.image()).await,
+            auths: credentials(&self.node, pod, container.image()).await,
             sandbox: sandbox_config.clone(),
         };
         let (image, user) = match self.node.images.clone().ensure(wish, &self.wake).await {
@@ -290,25 +291,6 @@ impl PodWorker {
         known.map_or(0, |known| u32::try_from(known.restart_count).unwrap_or(0) + 1)
     }
 
-    async fn credentials(&self, pod: &DesiredPod, image: &str) -> Vec<knarr_cri::v1::AuthConfig> {
-        let keyed = ApiKeyedSource { client: self.node.client.clone(), namespace: pod.namespace.clone() };
-        let mut credentials = Vec::new();
-        for secret in pod.spec().image_pull_secrets.iter().flatten() {
-            match keyed.secret(&secret.name).await {
-                Ok(Some(values)) => credentials.extend(pull_secrets::credentials(&values, image)),
-                Ok(None) => {
-                    let message = format!(
-                        "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
-                        secret.name
-                    );
-                    self.event(EventType::Warning, "FailedToRetrieveImagePullSecret", message);
-                }
-                Err(error) => tracing::warn!(error, secret = secret.name, "a pull secret cannot be read"),
-            }
-        }
-        credentials
-    }
-
     /// Removes dead containers that are older than those `kubectl logs --previous` shows, with their logs, and empty old sandboxes.
     fn collect_dead_containers(&mut self) {
         let kept = self.node.config.dead_containers_kept;
@@ -351,6 +333,26 @@ impl PodWorker {
             Done::Collected
         });
     }
+}
+
+/// The credentials that the pod's pull secrets hold for an image.
+async fn credentials(node: &NodeContext, pod: &DesiredPod, image: &str) -> Vec<knarr_cri::v1::AuthConfig> {
+    let keyed = ApiKeyedSource { client: node.client.clone(), namespace: pod.namespace.clone() };
+    let mut credentials = Vec::new();
+    for secret in pod.spec().image_pull_secrets.iter().flatten() {
+        match keyed.secret(&secret.name).await {
+            Ok(Some(values)) => credentials.extend(pull_secrets::credentials(&values, image)),
+            Ok(None) => {
+                let message = format!(
+                    "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                    secret.name
+                );
+                node.recorder.event(&pod.reference(), EventType::Warning, "FailedToRetrieveImagePullSecret", message);
+            }
+            Err(error) => tracing::warn!(error, secret = secret.name, "a pull secret cannot be read"),
+        }
+    }
+    credentials
 }
 
 /// The user that all containers of the pod run as, if they name the same one.
