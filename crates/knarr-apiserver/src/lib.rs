@@ -3,6 +3,7 @@
 //! Contracts between its halves: [`authentication`], [`authorization`], [`admission`]; everything else is behind
 //! the one generic registry.
 
+pub mod access;
 pub mod admission;
 pub mod allocation;
 pub mod authentication;

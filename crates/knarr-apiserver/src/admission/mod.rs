@@ -1,8 +1,37 @@
 //! What may be stored, and as what: the plug-ins between decoding and validation.
 
+mod certificates;
 mod chain;
+mod limit_ranger;
+mod namespace_lifecycle;
+mod node_restriction;
+mod nodes;
+mod pod_security;
+mod priority;
+mod rbac_escalation;
+mod refusal;
+mod resource_quota;
+mod runtime_class;
+mod service_account;
+mod storage;
 
+pub use certificates::{
+    CertificateApproval, CertificateSigning, CertificateSubjectRestriction, ClusterTrustBundleAttest,
+};
 pub use chain::Chain;
+pub use limit_ranger::LimitRanger;
+pub use namespace_lifecycle::NamespaceLifecycle;
+pub use node_restriction::NodeRestriction;
+pub use nodes::{DefaultTolerationSeconds, TaintNodesByCondition};
+pub use pod_security::PodSecurity;
+pub use priority::Priority;
+pub use rbac_escalation::RbacEscalation;
+pub use resource_quota::ResourceQuota;
+pub use runtime_class::RuntimeClass;
+pub use service_account::ServiceAccount;
+pub use storage::{
+    DefaultIngressClass, DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection,
+};
 
 use std::sync::Arc;
 

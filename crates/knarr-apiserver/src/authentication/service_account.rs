@@ -164,7 +164,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::subresources::{Call, Handler};
+    use crate::admission::Chain;
+    use crate::subresources::{Call, Gate, Handler};
     use crate::testing::Memory;
     use crate::tokens::TokenRequestHandler;
 
@@ -193,7 +194,8 @@ mod tests {
             json!({"metadata": {"name": "p", "namespace": "a", "uid": "p1"}, "spec": {"serviceAccountName": "robot"}}),
         );
         let issuer = Arc::new(crate::tokens::test_issuer());
-        let handler = TokenRequestHandler { issuer: issuer.clone(), objects: objects.clone() };
+        let handler =
+            TokenRequestHandler { issuer: issuer.clone(), objects: objects.clone(), gate: Gate::new(Chain::default()) };
         let spec = json!({"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "p1"}});
         let answer = handler.handle(call(spec)).await.unwrap();
         let token = answer.object["status"]["token"].as_str().unwrap().to_string();
@@ -213,7 +215,11 @@ mod tests {
     async fn a_short_life_is_refused() {
         let objects = Memory::new();
         objects.put("", "serviceaccounts", json!({"metadata": {"name": "robot", "namespace": "a", "uid": "s1"}}));
-        let handler = TokenRequestHandler { issuer: Arc::new(crate::tokens::test_issuer()), objects };
+        let handler = TokenRequestHandler {
+            issuer: Arc::new(crate::tokens::test_issuer()),
+            objects,
+            gate: Gate::new(Chain::default()),
+        };
         let error = handler.handle(call(json!({"expirationSeconds": 599}))).await.err().unwrap();
         assert_eq!((error.code, error.details.unwrap().causes[0].field.as_str()), (422, "spec.expirationSeconds"));
     }

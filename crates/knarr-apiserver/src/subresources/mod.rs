@@ -1,5 +1,11 @@
 //! Requests that are not plain reads and writes of a stored object: bindings, evictions, tokens, approvals, reviews.
 
+mod binding;
+mod eviction;
+mod finalize;
+mod gate;
+mod reviews;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -7,6 +13,12 @@ use async_trait::async_trait;
 use knarr_api::{Object, Resource, StatusError};
 
 use crate::authentication::User;
+
+pub use binding::Bindings;
+pub use eviction::Evictions;
+pub use finalize::Finalize;
+pub use gate::Gate;
+pub use reviews::{AccessReviews, RulesReviews, SelfSubjectReviews, TokenReviews};
 
 /// A decoded, authenticated and authorized request to a special endpoint.
 pub struct Call {

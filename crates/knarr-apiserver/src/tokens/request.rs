@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::claims::{Audiences, BoundObject, Claims, KubernetesClaims};
 use super::{Issuer, now};
 use crate::objects::Objects;
-use crate::subresources::{Answer, Call, Handler};
+use crate::subresources::{Answer, Call, Gate, Handler};
 
 const DEFAULT_EXPIRATION: i64 = 3600;
 const MIN_EXPIRATION: i64 = 600;
@@ -20,6 +20,7 @@ const MAX_EXPIRATION: i64 = 1 << 32;
 pub struct TokenRequestHandler {
     pub issuer: Arc<Issuer>,
     pub objects: Arc<dyn Objects>,
+    pub gate: Gate,
 }
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
@@ -29,9 +30,10 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 #[async_trait]
 impl Handler for TokenRequestHandler {
     async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
+        let expiration = expiration_seconds(&call.object, &call.name)?;
+        let warnings = self.gate.admit(&call, None).await?;
         let mut request = call.object;
         complete_name(&mut request, &call.namespace, &call.name)?;
-        let expiration = expiration_seconds(&request, &call.name)?;
         let account = self.fetch("serviceaccounts", &call.namespace, &call.name).await?;
         let mut kubernetes = KubernetesClaims {
             namespace: call.namespace.clone(),
@@ -58,7 +60,7 @@ impl Handler for TokenRequestHandler {
         let token =
             self.issuer.sign(&claims).map_err(|e| StatusError::internal(format!("failed to generate token: {e}")))?;
         request["status"] = json!({"token": token, "expirationTimestamp": timestamp(claims.expires)});
-        Ok(Answer::created(request))
+        Ok(Answer { warnings, ..Answer::created(request) })
     }
 }
 

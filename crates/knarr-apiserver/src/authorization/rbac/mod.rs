@@ -13,7 +13,7 @@ use knarr_api::GroupResource;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-pub use escalation::{compact_string, covers};
+pub use escalation::{compact_string, covers, quoted_list};
 pub use index::{Index, RoleKey};
 pub use rule::Rule;
 

@@ -1,0 +1,200 @@
+//! Everything that decides who may do what, put together: authenticators, authorizers, admission, allocators and the special
+//! endpoints, all over one view of the stored objects.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use knarr_api::StatusError;
+use knarr_pki::TokenKey;
+use rustls::RootCertStore;
+use rustls::server::VerifierBuilderError;
+
+use crate::admission::{self, Plugin};
+use crate::allocation::{AddressRange, Allocator, PortRange, ServiceAllocator};
+use crate::authentication::bootstrap_token::BootstrapTokens;
+use crate::authentication::front_proxy::FrontProxy;
+use crate::authentication::service_account::ServiceAccounts;
+use crate::authentication::token::TokenAuthenticator;
+use crate::authentication::x509::{CertificateVerifier, ClientCertificates};
+use crate::authentication::{self, Authenticator};
+use crate::authorization::node::NodeAuthorizer;
+use crate::authorization::rbac::{Rbac, Rule};
+use crate::authorization::{self, Authorizer};
+use crate::bootstrap;
+use crate::objects::Objects;
+use crate::subresources::{
+    AccessReviews, Bindings, Evictions, Finalize, Gate, Handler, Handlers, RulesReviews, SelfSubjectReviews,
+    TokenReviews,
+};
+use crate::tokens::{Discovery, Issuer, TokenRequestHandler};
+
+/// What differs from cluster to cluster.
+pub struct AccessConfig {
+    /// `iss` of service-account tokens, and their audience unless `audiences` says otherwise.
+    pub issuer: String,
+    /// Where clients reach the API server, for the discovery documents: `https://host:port`.
+    pub base_url: String,
+    pub audiences: Vec<String>,
+    /// The first signs; all are accepted. Must not be empty.
+    pub token_keys: Vec<TokenKey>,
+    /// What client certificates are checked against. Must not be empty.
+    pub client_roots: Arc<RootCertStore>,
+    /// What front proxies' certificates are checked against, and the names they may have.
+    pub front_proxy: Option<(Arc<RootCertStore>, Vec<String>)>,
+    /// Whether requests without credentials are `system:anonymous`.
+    pub anonymous: bool,
+    pub service_cidr: IpNet,
+    pub node_ports: PortRange,
+    /// The default objects' contents.
+    pub cluster: bootstrap::Cluster,
+}
+
+/// The parts, ready to be given to the server.
+pub struct Access {
+    pub authentication: authentication::Chain,
+    pub authorization: authorization::Chain,
+    pub admission: admission::Chain,
+    pub handlers: Handlers,
+    pub allocators: Vec<Arc<dyn Allocator>>,
+    pub discovery: Discovery,
+    objects: Arc<dyn Objects>,
+    rbac: Arc<Rbac>,
+    node: Arc<NodeAuthorizer>,
+    services: Arc<ServiceAllocator>,
+    cluster: bootstrap::Cluster,
+}
+
+impl Access {
+    pub fn new(config: AccessConfig, objects: Arc<dyn Objects>) -> Result<Self, VerifierBuilderError> {
+        let issuer = Arc::new(Issuer::new(&config.issuer, config.token_keys, config.audiences));
+        let discovery = Discovery::new(&issuer, &config.base_url);
+        let accounts = Arc::new(ServiceAccounts::new(issuer.clone(), objects.clone()));
+        let bootstrap_tokens =
+            Arc::new(BootstrapTokens { objects: objects.clone(), audiences: issuer.audiences().to_vec() });
+
+        let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
+        if let Some((roots, allowed_names)) = config.front_proxy {
+            authenticators.push(Arc::new(FrontProxy { verifier: CertificateVerifier::new(roots)?, allowed_names }));
+        }
+        let verifier = CertificateVerifier::new(config.client_roots)?;
+        authenticators.push(Arc::new(ClientCertificates { verifier }));
+        authenticators.push(accounts.clone());
+        authenticators.push(bootstrap_tokens.clone());
+
+        let rbac = Rbac::new();
+        let node = NodeAuthorizer::new(node_rules());
+        let authorizers: Vec<Arc<dyn Authorizer>> = vec![node.clone(), rbac.clone()];
+        let authorization = authorization::Chain::new(authorizers);
+        let admission = admission::Chain::new(plugins(&objects, &authorization, &rbac));
+        let token_authenticators: Vec<Arc<dyn TokenAuthenticator>> = vec![accounts, bootstrap_tokens];
+        let services = Arc::new(ServiceAllocator::new(AddressRange::new(config.service_cidr), config.node_ports));
+        let endpoints = Endpoints { objects: &objects, admission: &admission, authorization: &authorization };
+        Ok(Access {
+            authentication: authentication::Chain::new(authenticators, config.anonymous),
+            handlers: endpoints.handlers(&rbac, &issuer, token_authenticators),
+            allocators: vec![services.clone()],
+            authorization,
+            admission,
+            discovery,
+            objects,
+            rbac,
+            node,
+            services,
+            cluster: config.cluster,
+        })
+    }
+
+    /// Makes the default objects and learns which numbers are taken. Before the first request is served, and after the registry
+    /// has been given its hooks.
+    pub async fn prepare(&self) -> Result<(), StatusError> {
+        self.services.load(&*self.objects).await?;
+        bootstrap::run(&self.objects, &self.cluster).await?;
+        self.services.load(&*self.objects).await
+    }
+
+    /// Follows what the authorizers decide by, until the registry shuts down.
+    pub async fn run(self: Arc<Self>) {
+        tokio::join!(self.rbac.clone().run(self.objects.clone()), self.node.clone().run(self.objects.clone()));
+    }
+
+    /// Returns once [`Access::run`] has caught up with what was stored.
+    pub async fn synced(&self) {
+        tokio::join!(self.rbac.synced(), self.node.synced());
+    }
+}
+
+/// What upstream's default role for nodes allows.
+fn node_rules() -> Vec<Rule> {
+    use knarr_api::object::ObjectExt;
+    let mut roles =
+        bootstrap::default_objects().filter(|(r, o)| r.resource == "clusterroles" && o.name() == "system:node");
+    roles.next().map(|(_, role)| Rule::of_role(&role)).unwrap_or_default()
+}
+
+/// Upstream's default plug-ins in upstream's order.
+fn plugins(objects: &Arc<dyn Objects>, authorizer: &authorization::Chain, rbac: &Arc<Rbac>) -> Vec<Arc<dyn Plugin>> {
+    let objects = || objects.clone();
+    let authorizer = || authorizer.clone();
+    vec![
+        Arc::new(admission::NamespaceLifecycle { objects: objects() }),
+        Arc::new(admission::LimitRanger { objects: objects() }),
+        Arc::new(admission::ServiceAccount { objects: objects() }),
+        Arc::new(admission::NodeRestriction { objects: objects() }),
+        Arc::new(admission::TaintNodesByCondition),
+        Arc::new(admission::PodSecurity { objects: objects() }),
+        Arc::new(admission::Priority { objects: objects() }),
+        Arc::new(admission::DefaultTolerationSeconds),
+        Arc::new(admission::DefaultStorageClass { objects: objects() }),
+        Arc::new(admission::StorageObjectInUseProtection),
+        Arc::new(admission::PersistentVolumeClaimResize { objects: objects() }),
+        Arc::new(admission::RuntimeClass { objects: objects() }),
+        Arc::new(admission::CertificateApproval { authorizer: authorizer() }),
+        Arc::new(admission::CertificateSigning { authorizer: authorizer() }),
+        Arc::new(admission::ClusterTrustBundleAttest { authorizer: authorizer() }),
+        Arc::new(admission::CertificateSubjectRestriction),
+        Arc::new(admission::DefaultIngressClass { objects: objects() }),
+        Arc::new(admission::RbacEscalation { rbac: rbac.clone(), authorizer: authorizer() }),
+        Arc::new(admission::ResourceQuota { objects: objects() }),
+    ]
+}
+
+/// What the special endpoints are made of.
+struct Endpoints<'a> {
+    objects: &'a Arc<dyn Objects>,
+    admission: &'a admission::Chain,
+    authorization: &'a authorization::Chain,
+}
+
+impl Endpoints<'_> {
+    fn handlers(
+        &self,
+        rbac: &Arc<Rbac>,
+        issuer: &Arc<Issuer>,
+        token_authenticators: Vec<Arc<dyn TokenAuthenticator>>,
+    ) -> Handlers {
+        let objects = || self.objects.clone();
+        let gate = Gate::new(self.admission.clone());
+        let bindings: Arc<dyn Handler> = Arc::new(Bindings { objects: objects(), gate: gate.clone() });
+        let access: Arc<dyn Handler> = Arc::new(AccessReviews { authorizer: self.authorization.clone() });
+        let audiences = issuer.audiences().to_vec();
+        let token = TokenRequestHandler { issuer: issuer.clone(), objects: objects(), gate: gate.clone() };
+        let mut handlers = Handlers::default();
+        handlers.add("", "bindings", "", bindings.clone());
+        handlers.add("", "pods", "binding", bindings);
+        handlers.add("", "pods", "eviction", Arc::new(Evictions { objects: objects(), gate }));
+        handlers.add("", "namespaces", "finalize", Arc::new(Finalize { objects: objects() }));
+        handlers.add("", "serviceaccounts", "token", Arc::new(token));
+        handlers.add("authentication.k8s.io", "selfsubjectreviews", "", Arc::new(SelfSubjectReviews));
+        let reviews = TokenReviews { authenticators: token_authenticators, audiences };
+        handlers.add("authentication.k8s.io", "tokenreviews", "", Arc::new(reviews));
+        for resource in ["subjectaccessreviews", "selfsubjectaccessreviews", "localsubjectaccessreviews"] {
+            handlers.add("authorization.k8s.io", resource, "", access.clone());
+        }
+        let rules = RulesReviews { rbac: rbac.clone() };
+        handlers.add("authorization.k8s.io", "selfsubjectrulesreviews", "", Arc::new(rules));
+        handlers
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use knarr_api::object::ObjectExt;
+use knarr_api::quantity::Quantity;
+use knarr_api::{GroupResource, Object, StatusError};
+use serde_json::Value;
+
+use super::refusal::forbidden;
+use super::{Operation, Plugin, Request};
+use crate::objects::Objects;
+
+mod usage;
+
+use usage::{Usage, in_scope, of, unspecified};
+
+/// No more is made in a namespace than its quotas allow. The check and the count are one compare-and-swap of the quota's status,
+/// so that no two requests get the same last place.
+pub struct ResourceQuota {
+    pub objects: Arc<dyn Objects>,
+}
+
+fn quotas() -> GroupResource {
+    GroupResource::new("", "resourcequotas")
+}
+
+#[async_trait]
+impl Plugin for ResourceQuota {
+    fn name(&self) -> &'static str {
+        "ResourceQuota"
+    }
+
+    fn handles(&self, operation: Operation) -> bool {
+        matches!(operation, Operation::Create | Operation::Update)
+    }
+
+    async fn validate(&self, request: &mut Request) -> Result<(), StatusError> {
+        let counted_subresource = request.resource.resource == "pods" && request.subresource == "resize";
+        if request.namespace.is_empty() || !(request.subresource.is_empty() || counted_subresource) {
+            return Ok(());
+        }
+        let Some(object) = &request.object else { return Ok(()) };
+        let resource = request.resource.group_resource();
+        let all = self.objects.list(&quotas(), &request.namespace).await?;
+        for quota in all.iter().filter(|q| in_scope(q, &resource, object)) {
+            self.charge(request, quota, &resource, object).await?;
+        }
+        Ok(())
+    }
+}
+
+impl ResourceQuota {
+    async fn charge(
+        &self,
+        request: &Request,
+        quota: &Arc<Object>,
+        resource: &GroupResource,
+        object: &Object,
+    ) -> Result<(), StatusError> {
+        let hard = usage::amounts(quota.pointer("/spec/hard"));
+        if request.operation == Operation::Create
+            && let Some(missing) = unspecified(resource, object, &hard)
+        {
+            return Err(forbidden(request, format!("failed quota: {}: must specify {missing}", quota.name())));
+        }
+        let delta = delta(request, quota, resource, object, &hard);
+        if delta.is_empty() {
+            return Ok(());
+        }
+        let mut charge = |quota: &mut Object| add(quota, &delta, &hard).map_err(|why| forbidden(request, why));
+        if request.dry_run {
+            return charge(&mut Object::clone(quota));
+        }
+        self.objects.modify(&quotas(), &request.namespace, quota.name(), &mut charge).await.map(|_| ())
+    }
+}
+
+/// What this write adds to the resources that the quota limits; what it gives back is the quota controller's to count.
+fn delta(request: &Request, quota: &Object, resource: &GroupResource, object: &Object, hard: &Usage) -> Usage {
+    let mut delta = of(resource, object);
+    if let Some(old) = request.old_object.as_deref().filter(|_| request.operation == Operation::Update)
+        && in_scope(quota, resource, old)
+    {
+        for (name, before) in of(resource, old) {
+            if let Some(now) = delta.get_mut(&name) {
+                *now = *now - before;
+            }
+        }
+    }
+    delta.retain(|name, quantity| hard.contains_key(name) && *quantity > Quantity::from_i64(0));
+    delta
+}
+
+fn add(quota: &mut Object, delta: &Usage, hard: &Usage) -> Result<(), String> {
+    let name = quota.name().to_string();
+    let used = usage::amounts(quota.pointer("/status/used"));
+    let unknown: Vec<&str> = delta.keys().filter(|r| !used.contains_key(*r)).map(String::as_str).collect();
+    if !unknown.is_empty() {
+        return Err(format!("status unknown for quota: {name}, resources: {}", unknown.join(",")));
+    }
+    let after = |r: &String| used[r] + delta[r];
+    let exceeded: Vec<&String> = delta.keys().filter(|r| after(r) > hard[*r]).collect();
+    if !exceeded.is_empty() {
+        let shown = |amounts: &Usage| {
+            let list: Vec<String> = exceeded.iter().map(|r| format!("{r}={}", amounts[*r])).collect();
+            list.join(",")
+        };
+        return Err(format!(
+            "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
+            shown(delta),
+            shown(&used),
+            shown(hard)
+        ));
+    }
+    for resource in delta.keys() {
+        quota["status"]["used"][resource] = Value::from(after(resource).to_string());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::refusal::text;
+    use super::*;
+    use crate::testing::Memory;
+
+    fn request(name: &str) -> Request {
+        let pods = knarr_api::GroupVersionResource::new("", "v1", "pods");
+        Request {
+            operation: Operation::Create,
+            resource: knarr_api::resource::built_in().by_gvr(&pods).unwrap().clone(),
+            subresource: String::new(),
+            namespace: "a".into(),
+            name: name.into(),
+            user: Arc::default(),
+            object: Some(json!({"metadata": {"name": name, "namespace": "a"}, "spec": {"containers": [
+                {"name": "c", "resources": {"requests": {"cpu": "500m"}}}]}})),
+            old_object: None,
+            options: json!({}),
+            dry_run: false,
+            warnings: Vec::new(),
+            audit_annotations: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_place_goes_to_one() {
+        let objects = Memory::new();
+        let hard = json!({"pods": "5", "requests.cpu": "1"});
+        let used = json!({"pods": "0", "requests.cpu": "0"});
+        objects.put(
+            "",
+            "resourcequotas",
+            json!({"metadata": {"name": "q", "namespace": "a"}, "spec": {"hard": hard},
+            "status": {"hard": hard, "used": used}}),
+        );
+        let plugin = ResourceQuota { objects: objects.clone() };
+        let mut requests: Vec<Request> = (0..4).map(|i| request(&format!("p{i}"))).collect();
+        let outcomes = futures::future::join_all(requests.iter_mut().map(|r| plugin.validate(r))).await;
+        let refused: Vec<_> = outcomes.into_iter().filter_map(Result::err).collect();
+        assert_eq!(refused.len(), 2);
+        assert_eq!(
+            refused[0].message,
+            r#"pods "p2" is forbidden: exceeded quota: q, requested: requests.cpu=500m, used: requests.cpu=1, limited: requests.cpu=1"#
+        );
+        let quota = objects.get(&quotas(), "a", "q").await.unwrap().unwrap();
+        assert_eq!(text(&quota, "/status/used/pods"), "2");
+    }
+
+    #[tokio::test]
+    async fn a_limited_resource_must_be_asked_for() {
+        let objects = Memory::new();
+        objects.put(
+            "",
+            "resourcequotas",
+            json!({"metadata": {"name": "q", "namespace": "a"}, "spec": {"hard": {"limits.memory": "1Gi"}}}),
+        );
+        let error = ResourceQuota { objects }.validate(&mut request("p")).await.unwrap_err();
+        assert_eq!(error.message, r#"pods "p" is forbidden: failed quota: q: must specify limits.memory for: c"#);
+    }
+}

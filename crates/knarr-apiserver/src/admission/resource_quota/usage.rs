@@ -1,0 +1,205 @@
+//! What an object counts for against a quota.
+
+use std::collections::BTreeMap;
+
+use knarr_api::quantity::Quantity;
+use knarr_api::{GroupResource, Object};
+use serde_json::Value;
+
+use crate::admission::refusal::{annotation, items, text};
+
+pub type Usage = BTreeMap<String, Quantity>;
+
+pub fn amounts(value: Option<&Value>) -> Usage {
+    let map = value.and_then(Value::as_object).into_iter().flatten();
+    map.filter_map(|(name, q)| Some((name.clone(), q.as_str()?.parse().ok()?))).collect()
+}
+
+fn add(usage: &mut Usage, name: impl Into<String>, quantity: Quantity) {
+    let entry = usage.entry(name.into()).or_insert(Quantity::from_i64(0));
+    *entry = *entry + quantity;
+}
+
+/// Everything an object uses, by the names that quotas use.
+pub fn of(resource: &GroupResource, object: &Object) -> Usage {
+    let one = Quantity::from_i64(1);
+    let mut usage = Usage::new();
+    add(&mut usage, format!("count/{resource}"), one);
+    if !resource.group.is_empty() {
+        return usage;
+    }
+    match resource.resource.as_ref() {
+        "pods" => pod(object, &mut usage),
+        "services" => service(object, &mut usage),
+        "persistentvolumeclaims" => claim(object, &mut usage),
+        "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas" => {
+            add(&mut usage, resource.resource.to_string(), one);
+        }
+        _ => {}
+    }
+    usage
+}
+
+fn is_terminal(pod: &Object) -> bool {
+    matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+}
+
+fn pod(pod: &Object, usage: &mut Usage) {
+    if is_terminal(pod) {
+        return;
+    }
+    add(usage, "pods", Quantity::from_i64(1));
+    for (name, quantity) in pod_total(pod, "requests") {
+        if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-") {
+            add(usage, name.clone(), quantity);
+        }
+        add(usage, format!("requests.{name}"), quantity);
+    }
+    for (name, quantity) in pod_total(pod, "limits") {
+        add(usage, format!("limits.{name}"), quantity);
+    }
+}
+
+/// Containers together, or the largest init container if that is more; with the sidecars and the overhead.
+fn pod_total(pod: &Object, field: &str) -> Usage {
+    let of = |container: &Value| amounts(container.pointer(&format!("/resources/{field}")));
+    let mut running = Usage::new();
+    for container in items(pod, "/spec/containers") {
+        for (name, quantity) in of(container) {
+            add(&mut running, name, quantity);
+        }
+    }
+    let mut sidecars = Usage::new();
+    let mut peak = Usage::new();
+    for container in items(pod, "/spec/initContainers") {
+        let restarts = text(container, "/restartPolicy") == "Always";
+        for (name, quantity) in of(container) {
+            if restarts {
+                add(&mut running, name.clone(), quantity);
+                add(&mut sidecars, name.clone(), quantity);
+            }
+            let before = sidecars.get(&name).copied().unwrap_or(Quantity::from_i64(0));
+            let now = if restarts { before } else { before + quantity };
+            let entry = peak.entry(name).or_insert(now);
+            *entry = (*entry).max(now);
+        }
+    }
+    for (name, quantity) in peak {
+        let entry = running.entry(name).or_insert(quantity);
+        *entry = (*entry).max(quantity);
+    }
+    for (name, quantity) in amounts(pod.pointer("/spec/overhead")) {
+        if field == "requests" || running.contains_key(&name) {
+            add(&mut running, name, quantity);
+        }
+    }
+    running
+}
+
+fn service(service: &Object, usage: &mut Usage) {
+    let count = |n: usize| Quantity::from_i64(n as i64);
+    add(usage, "services", count(1));
+    let ports = items(service, "/spec/ports").count();
+    match text(service, "/spec/type") {
+        "NodePort" => add(usage, "services.nodeports", count(ports)),
+        "LoadBalancer" => {
+            add(usage, "services.loadbalancers", count(1));
+            let allocates = service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&Value::Bool(false));
+            let named =
+                items(service, "/spec/ports").filter(|p| p["nodePort"].as_i64().is_some_and(|n| n != 0)).count();
+            add(usage, "services.nodeports", count(if allocates { ports } else { named }));
+        }
+        _ => {}
+    }
+}
+
+fn claim(claim: &Object, usage: &mut Usage) {
+    let one = Quantity::from_i64(1);
+    let beta = annotation(claim, "volume.beta.kubernetes.io/storage-class");
+    let class = beta.unwrap_or(text(claim, "/spec/storageClassName"));
+    let of_class = |what: &str| format!("{class}.storageclass.storage.k8s.io/{what}");
+    add(usage, "persistentvolumeclaims", one);
+    if !class.is_empty() {
+        add(usage, of_class("persistentvolumeclaims"), one);
+    }
+    if let Some(size) = amounts(claim.pointer("/spec/resources/requests")).get("storage") {
+        add(usage, "requests.storage", *size);
+        if !class.is_empty() {
+            add(usage, of_class("requests.storage"), *size);
+        }
+    }
+}
+
+/// What a pod must say for the quota to be able to count it: `limits.cpu for: a,b; requests.memory for: b`.
+pub fn unspecified(resource: &GroupResource, object: &Object, hard: &Usage) -> Option<String> {
+    if !resource.group.is_empty() || resource.resource != "pods" {
+        return None;
+    }
+    const COUNTED: [(&str, &str); 6] = [
+        ("cpu", "/resources/requests/cpu"),
+        ("memory", "/resources/requests/memory"),
+        ("limits.cpu", "/resources/limits/cpu"),
+        ("limits.memory", "/resources/limits/memory"),
+        ("requests.cpu", "/resources/requests/cpu"),
+        ("requests.memory", "/resources/requests/memory"),
+    ];
+    let containers = || items(object, "/spec/containers").chain(items(object, "/spec/initContainers"));
+    let mut missing = Vec::new();
+    for (name, pointer) in COUNTED.iter().filter(|(name, _)| hard.contains_key(*name)) {
+        let without = containers().filter(|c| c.pointer(pointer).is_none_or(Value::is_null));
+        let mut names: Vec<&str> = without.map(|c| text(c, "/name")).collect();
+        names.sort_unstable();
+        if !names.is_empty() {
+            missing.push(format!("{name} for: {}", names.join(",")));
+        }
+    }
+    (!missing.is_empty()).then(|| missing.join("; "))
+}
+
+/// Whether a quota counts this object at all.
+pub fn in_scope(quota: &Object, resource: &GroupResource, object: &Object) -> bool {
+    let scopes = items(quota, "/spec/scopes").filter_map(Value::as_str);
+    let mut plain = scopes.map(|scope| (scope, "Exists", Vec::new()));
+    let selectors = items(quota, "/spec/scopeSelector/matchExpressions");
+    let mut selected = selectors.map(|s| {
+        let values: Vec<&str> = items(s, "/values").filter_map(Value::as_str).collect();
+        (text(s, "/scopeName"), text(s, "/operator"), values)
+    });
+    let is_pod = resource.group.is_empty() && resource.resource == "pods";
+    let matches =
+        |(scope, operator, values): (&str, &str, Vec<&str>)| is_pod && scope_matches(object, scope, operator, &values);
+    plain.all(matches) && selected.all(matches)
+}
+
+fn scope_matches(pod: &Object, scope: &str, operator: &str, values: &[&str]) -> bool {
+    let terminating = pod.pointer("/spec/activeDeadlineSeconds").is_some_and(|v| v.as_i64().is_some());
+    let best_effort = || pod_total(pod, "requests").is_empty() && pod_total(pod, "limits").is_empty();
+    match scope {
+        "Terminating" => terminating,
+        "NotTerminating" => !terminating,
+        "BestEffort" => best_effort(),
+        "NotBestEffort" => !best_effort(),
+        "PriorityClass" => {
+            let class = text(pod, "/spec/priorityClassName");
+            match operator {
+                "In" => values.contains(&class),
+                "NotIn" => !values.contains(&class),
+                "DoesNotExist" => class.is_empty(),
+                _ => !class.is_empty(),
+            }
+        }
+        "CrossNamespacePodAffinity" => crosses_namespaces(pod),
+        _ => false,
+    }
+}
+
+fn crosses_namespaces(pod: &Object) -> bool {
+    let crosses = |term: &Value| {
+        items(term, "/namespaces").next().is_some() || term.get("namespaceSelector").is_some_and(|s| !s.is_null())
+    };
+    ["podAffinity", "podAntiAffinity"].iter().any(|kind| {
+        let at = |field: &str| format!("/spec/affinity/{kind}/{field}DuringSchedulingIgnoredDuringExecution");
+        items(pod, &at("required")).any(crosses)
+            || items(pod, &at("preferred")).any(|p| p.get("podAffinityTerm").is_some_and(crosses))
+    })
+}

@@ -1,0 +1,134 @@
+//! `pods/binding` and `bindings`: a pod gets its node.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use knarr_api::field::{FieldError, Path};
+use knarr_api::object::ObjectExt;
+use knarr_api::{GroupResource, GroupVersionKind, Object, StatusError};
+use serde_json::{Value, json};
+
+use super::gate::Gate;
+use super::{Answer, Call, Handler};
+use crate::objects::Objects;
+
+pub struct Bindings {
+    pub objects: Arc<dyn Objects>,
+    pub gate: Gate,
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[async_trait]
+impl Handler for Bindings {
+    async fn handle(&self, mut call: Call) -> Result<Answer, StatusError> {
+        // Of the two endpoints only the subresource names the pod in its path.
+        if call.name.is_empty() {
+            call.name = call.object.name().to_string();
+        }
+        check(&call)?;
+        let warnings = self.gate.admit(&call, None).await?;
+        let binding = call.object;
+        let pods = GroupResource::new("", "pods");
+        if !call.dry_run {
+            let mut bind = |pod: &mut Object| assign(pod, &binding);
+            let bound = self.objects.modify(&pods, &call.namespace, &call.name, &mut bind).await;
+            bound.map_err(|error| conflicting(&call.name, error))?;
+        }
+        let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+        Ok(Answer { warnings, ..Answer::created(success) })
+    }
+}
+
+/// An assignment that cannot be is a conflict about the binding, whatever the pod's own error was.
+fn conflicting(name: &str, error: StatusError) -> StatusError {
+    if error.reason == knarr_api::status::Reason::NotFound || error.reason == knarr_api::status::Reason::Conflict {
+        return error;
+    }
+    StatusError::conflict(&GroupResource::new("", "pods/binding"), name, error)
+}
+
+fn check(call: &Call) -> Result<(), StatusError> {
+    let root = Path::ROOT;
+    let target = root.child("target");
+    let mut errors = Vec::new();
+    let kind = text(&call.object, "/target/kind");
+    if !kind.is_empty() && kind != "Node" {
+        errors.push(FieldError::not_supported(&target.child("kind"), &json!(kind), &["Node", "<empty>"]));
+    }
+    if text(&call.object, "/target/name").is_empty() {
+        errors.push(FieldError::required(&target.child("name"), ""));
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(StatusError::invalid(&GroupVersionKind::new("", "v1", "Binding"), &call.name, errors))
+}
+
+fn assign(pod: &mut Object, binding: &Object) -> Result<(), StatusError> {
+    let name = pod.name().to_string();
+    let refuse = |why: String| Err(StatusError::conflict(&GroupResource::new("", "pods/binding"), &name, why));
+    for (field, wanted, is) in
+        [("UID", binding.uid(), pod.uid()), ("ResourceVersion", binding.resource_version(), pod.resource_version())]
+    {
+        if !wanted.is_empty() && wanted != is {
+            return refuse(format!(
+                "Precondition failed: {field} in precondition: {wanted}, {field} in object meta: {is}"
+            ));
+        }
+    }
+    if pod.is_deleting() {
+        return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
+    }
+    let node = text(pod, "/spec/nodeName");
+    if !node.is_empty() {
+        return refuse(format!("pod {name} is already assigned to node {node:?}"));
+    }
+    if pod.pointer("/spec/schedulingGates").and_then(Value::as_array).is_some_and(|g| !g.is_empty()) {
+        return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    pod["spec"]["nodeName"] = text(binding, "/target/name").into();
+    for field in ["annotations", "labels"] {
+        let Some(added) = binding.metadata().and_then(|m| m.get(field)).and_then(Value::as_object) else { continue };
+        for (key, value) in added {
+            pod["metadata"][field][key] = value.clone();
+        }
+    }
+    set_scheduled(pod);
+    Ok(())
+}
+
+fn set_scheduled(pod: &mut Object) {
+    let now = jiff::Timestamp::from_second(crate::tokens::now()).unwrap_or_default().to_string();
+    let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
+        "observedGeneration": pod.generation()});
+    let status = &mut pod["status"];
+    if !status["conditions"].is_array() {
+        status["conditions"] = json!([]);
+    }
+    let Some(conditions) = status["conditions"].as_array_mut() else { return };
+    conditions.retain(|c| c["type"] != "PodScheduled");
+    conditions.push(condition);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_bound_once() {
+        let mut pod = json!({"metadata": {"name": "p", "uid": "1"}, "spec": {}, "status": {"phase": "Pending"}});
+        let binding =
+            json!({"metadata": {"name": "p", "uid": "1", "annotations": {"a": "b"}}, "target": {"name": "n"}});
+        assign(&mut pod, &binding).unwrap();
+        assert_eq!((&pod["spec"]["nodeName"], &pod["metadata"]["annotations"]["a"]), (&json!("n"), &json!("b")));
+        assert_eq!(pod["status"]["conditions"][0]["status"], "True");
+        let error = assign(&mut pod, &binding).unwrap_err();
+        assert_eq!(
+            error.message,
+            r#"Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "n""#
+        );
+    }
+}
