@@ -107,11 +107,6 @@ pub fn dns_1035_label(text: &str) -> Vec<String> {
     errors
 }
 
-/// The name of a governing service.
-pub fn dns_1123_or_1035(text: &str) -> Vec<String> {
-    dns_label(text)
-}
-
 /// A name that is one segment of a URL path (RBAC kinds and the like).
 pub fn path_segment(text: &str) -> Vec<String> {
     if matches!(text, "." | "..") {

@@ -16,7 +16,7 @@ use knarr_api::{GroupVersionResource, Object, default};
 use serde_json::{Value, json};
 
 /// The share of agreement, in thousandths, under which this test fails. Raise it, never lower it.
-const FLOOR: usize = 0;
+const FLOOR: usize = 980;
 
 /// Answers that need what this crate does not have: another object, an allocator, an admission plug-in.
 const OUT_OF_SCOPE: &[(&str, &str)] =
@@ -57,7 +57,8 @@ fn parse_path(path: &str) -> Request {
 }
 
 fn context() -> Context {
-    Context { username: "admin".into(), now: 1_800_000_000, ..Context::default() }
+    let groups = vec!["system:masters".to_string(), "system:authenticated".to_string()];
+    Context { username: "system:admin".into(), groups, now: 1_800_000_000, ..Context::default() }
 }
 
 fn plan(request: &Request) -> &'static dyn Strategy {
@@ -76,7 +77,11 @@ fn create(request: &Request, body: &Value) -> Result<Object, StatusError> {
     normalise_metadata(&mut object);
     row.prepare_create(&context(), &mut object);
     admit_create(request, &mut object);
-    let mut errors = metadata::validate_create(&object, request.resource.namespaced(), row);
+    // Reviews are questions: they are not stored and need no name.
+    let mut errors = match request.resource.has_verb("get") {
+        true => metadata::validate_create(&object, request.resource.namespaced(), row),
+        false => Vec::new(),
+    };
     errors.extend(row.validate_create(&context(), &object));
     if !errors.is_empty() {
         return Err(StatusError::invalid(&gvk, object.name(), errors));
@@ -104,6 +109,9 @@ fn update(request: &Request, body: &Value, old: &Object) -> Result<Object, Statu
     }
     metadata::prepare_update(&mut object, old);
     row.prepare_update(&context(), &mut object, old);
+    if gvk.kind == "Pod" {
+        add_default_tolerations(&mut object);
+    }
     let mut errors = metadata::validate_update(&object, old);
     errors.extend(row.validate_update(&context(), &object, old));
     if !errors.is_empty() {
@@ -125,7 +133,7 @@ fn check_name(request: &Request, object: &Object) -> Result<(), StatusError> {
 /// What the registry sets on every new object.
 fn normalise_metadata(object: &mut Object) {
     let metadata = object.metadata_mut();
-    metadata.insert("uid".into(), "00000000-0000-0000-0000-000000000000".into());
+    metadata.insert("uid".into(), "UUID".into());
     metadata.insert("creationTimestamp".into(), "2026-01-01T00:00:00Z".into());
 }
 
@@ -186,10 +194,16 @@ fn comparable(mut object: Value) -> Value {
         for field in ["uid", "creationTimestamp", "resourceVersion", "managedFields", "generation", "namespace"] {
             metadata.remove(field);
         }
+        retain(metadata, "finalizers", |f| !f.as_str().is_some_and(|f| f.ends_with("-protection")));
     }
     match object["kind"].as_str() {
         Some("Pod") => strip_admission(&mut object),
         Some("Service") => strip_allocation(&mut object),
+        Some("Node") => {
+            if let Some(spec) = object["spec"].as_object_mut() {
+                retain(spec, "taints", |t| t["key"] != "node.kubernetes.io/not-ready");
+            }
+        }
         _ => {}
     }
     object
@@ -306,7 +320,8 @@ fn majority(bodies: &[&Value]) -> Value {
 
 /// What the allocators and admission leave in a stored object, as far as an update can tell.
 fn as_stored(mut object: Object) -> Object {
-    if object["kind"] == "Service" && object["spec"]["type"] != "ExternalName" {
+    let given = object["spec"].get("clusterIP").is_some();
+    if object["kind"] == "Service" && object["spec"]["type"] != "ExternalName" && !given {
         object["spec"]["clusterIP"] = "10.43.0.10".into();
         object["spec"]["clusterIPs"] = json!(["10.43.0.10"]);
         object["spec"]["ipFamilies"] = json!(["IPv4"]);
@@ -319,14 +334,22 @@ fn as_stored(mut object: Object) -> Object {
         };
         let volume = json!({"name": "kube-api-access-x", "projected": {"defaultMode": 420, "sources": [{"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}}]}});
         object["spec"]["volumes"].as_array_mut().expect("made a list just above").push(volume);
-        for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-            let toleration = json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300});
-            let spec = object["spec"].as_object_mut().expect("pods have a spec");
-            let list = spec.entry("tolerations").or_insert_with(|| json!([]));
-            list.as_array_mut().expect("a list").push(toleration);
-        }
+        add_default_tolerations(&mut object);
     }
     object
+}
+
+/// An admission plug-in adds these to every pod, on update too.
+fn add_default_tolerations(pod: &mut Object) {
+    let Some(spec) = pod["spec"].as_object_mut() else { return };
+    let list = spec.entry("tolerations").or_insert_with(|| json!([]));
+    let Some(list) = list.as_array_mut() else { return };
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let toleration = json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300});
+        if !list.iter().any(|t| t["key"] == key) {
+            list.push(toleration);
+        }
+    }
 }
 
 #[test]

@@ -375,6 +375,9 @@ impl<'a> Decoder<'a> {
         }
         let value = self.value(&field.shape, &field.go.type_name, place.step(Step::Field(ty, field)))?;
         match value {
+            Some(Value::Array(list)) if field.go.presence == Presence::Always && list.is_empty() => {
+                out.insert(field.name.clone(), Value::Null);
+            }
             Some(value) if field.go.presence != Presence::WhenSet || !is_zero(&value) => {
                 out.insert(field.name.clone(), value);
             }

@@ -12,6 +12,7 @@ const ROWS: &[(&str, DefaultFn)] = &[
     ("io.k8s.api.core.v1.Volume", volume),
     ("io.k8s.api.core.v1.Container", container),
     ("io.k8s.api.core.v1.EphemeralContainer", container),
+    ("io.k8s.api.core.v1.ContainerPort", |m| set(m, "protocol", json!("TCP"))),
     ("io.k8s.api.core.v1.ResourceRequirements", resource_requirements),
     ("io.k8s.api.core.v1.Service", service),
     ("io.k8s.api.core.v1.Pod", pod),
@@ -48,7 +49,7 @@ const ROWS: &[(&str, DefaultFn)] = &[
     ("io.k8s.api.batch.v1.Job", job),
     ("io.k8s.api.batch.v1.CronJob", cron_job),
     ("io.k8s.api.batch.v1.PodFailurePolicyOnPodConditionsPattern", |m| set(m, "status", json!("True"))),
-    ("io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler", |m| set(inner(m, "spec"), "minReplicas", json!(1))),
+    ("io.k8s.api.autoscaling.v1.HorizontalPodAutoscalerSpec", horizontal_pod_autoscaler_v1),
     ("io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler", horizontal_pod_autoscaler),
     ("io.k8s.api.networking.v1.NetworkPolicyPort", |m| set_missing(m, "protocol", json!("TCP"))),
     ("io.k8s.api.networking.v1.NetworkPolicySpec", network_policy),
@@ -75,7 +76,7 @@ const ROWS: &[(&str, DefaultFn)] = &[
     }),
     ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition", custom_resource_definition),
     ("io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.ServiceReference", |m| set_missing(m, "port", json!(443))),
-    ("io.k8s.api.flowcontrol.v1.FlowSchemaSpec", |m| set(m, "matchingPrecedence", json!(1000))),
+    ("io.k8s.api.flowcontrol.v1.FlowSchemaSpec", |m| set_zero(m, "matchingPrecedence", json!(1000))),
     ("io.k8s.api.flowcontrol.v1.ExemptPriorityLevelConfiguration", |m| priority_shares(m, 0)),
     ("io.k8s.api.flowcontrol.v1.LimitedPriorityLevelConfiguration", |m| priority_shares(m, 30)),
     ("io.k8s.api.flowcontrol.v1.QueuingConfiguration", queuing),
@@ -101,6 +102,13 @@ fn set(fields: &mut Fields, name: &str, value: Value) {
 /// Sets a field that is absent or null; an empty string stands.
 fn set_missing(fields: &mut Fields, name: &str, value: Value) {
     if fields.get(name).is_none_or(Value::is_null) {
+        fields.insert(name.to_string(), value);
+    }
+}
+
+/// Sets a field that is absent or zero, as Go does for numbers that are no pointers.
+fn set_zero(fields: &mut Fields, name: &str, value: Value) {
+    if fields.get(name).is_none_or(|v| is_unset(v) || *v == 0) {
         fields.insert(name.to_string(), value);
     }
 }
@@ -308,7 +316,7 @@ fn probe(probe: &mut Fields) {
     for (name, value) in
         [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
     {
-        set(probe, name, json!(value));
+        set_zero(probe, name, json!(value));
     }
     if let Some(grpc) = probe.get_mut("grpc").and_then(Value::as_object_mut) {
         set_missing(grpc, "service", json!(""));
@@ -419,7 +427,6 @@ fn stateful_set(set_: &mut Fields) {
         && let Some(rolling) = strategy.get_mut("rollingUpdate").and_then(Value::as_object_mut)
     {
         set_missing(rolling, "partition", json!(0));
-        set_missing(rolling, "maxUnavailable", json!(1));
     }
     let retention = inner(spec, "persistentVolumeClaimRetentionPolicy");
     set(retention, "whenDeleted", json!("Retain"));
@@ -476,6 +483,12 @@ fn horizontal_pod_autoscaler(autoscaler: &mut Fields) {
     let down = inner(behavior, "scaleDown");
     set_missing(down, "selectPolicy", json!("Max"));
     set_missing(down, "policies", json!([percent]));
+}
+
+/// Without metrics the utilization of CPU counts.
+fn horizontal_pod_autoscaler_v1(spec: &mut Fields) {
+    set(spec, "minReplicas", json!(1));
+    set(spec, "targetCPUUtilizationPercentage", json!(80));
 }
 
 fn network_policy(spec: &mut Fields) {
@@ -552,14 +565,14 @@ fn priority_shares(level: &mut Fields, shares: i64) {
 }
 
 fn queuing(queuing: &mut Fields) {
-    set(queuing, "handSize", json!(8));
-    set(queuing, "queues", json!(64));
-    set(queuing, "queueLengthLimit", json!(50));
+    set_zero(queuing, "handSize", json!(8));
+    set_zero(queuing, "queues", json!(64));
+    set_zero(queuing, "queueLengthLimit", json!(50));
 }
 
 fn device_request(request: &mut Fields) {
     set(request, "allocationMode", json!("ExactCount"));
     if text(request, "allocationMode") == "ExactCount" {
-        set(request, "count", json!(1));
+        set_zero(request, "count", json!(1));
     }
 }

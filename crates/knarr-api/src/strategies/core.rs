@@ -59,6 +59,8 @@ pub const ROWS: &[Row] = &[
         ..Row::with_status("", "Namespace")
     },
     Row {
+        prepare: |_, node| node::sync_pod_cidrs(node),
+        prepare_update: |node, _| node::sync_pod_cidrs(node),
         validate: node::validate,
         validate_update: Some(node::validate_update),
         selectable: &["spec.unschedulable"],
@@ -103,7 +105,7 @@ pub const ROWS: &[Row] = &[
         generation: &[],
         ..Row::with_status("", "PersistentVolumeClaim")
     },
-    Row { validate: quota::limit_range, create_on_update: true, ..Row::new("", "LimitRange") },
+    Row { prepare: name_by_uid, validate: quota::limit_range, create_on_update: true, ..Row::new("", "LimitRange") },
     Row {
         validate: quota::resource_quota,
         validate_update: Some(quota::resource_quota_update),
@@ -127,7 +129,8 @@ fn prepare_pod(_: &Context, pod: &mut Object) {
 /// Spread constraints and affinity with label keys select by the pod's own values of them.
 fn add_hostname_label_keys(pod: &mut Object) {
     let labels = pod["metadata"]["labels"].clone();
-    for constraint in pod["spec"]["topologySpreadConstraints"].as_array_mut().into_iter().flatten() {
+    let constraints = pod.pointer_mut("/spec/topologySpreadConstraints").and_then(Value::as_array_mut);
+    for constraint in constraints.into_iter().flatten() {
         let keys: Vec<Value> = list(constraint, "matchLabelKeys").to_vec();
         for key in keys.iter().filter_map(Value::as_str) {
             if let (Some(value), true) = (labels.get(key), constraint["labelSelector"].is_object()) {
@@ -138,6 +141,13 @@ fn add_hostname_label_keys(pod: &mut Object) {
                 }
             }
         }
+    }
+}
+
+/// A limit range needs no name: it gets one that nothing else has.
+fn name_by_uid(_: &Context, range: &mut Object) {
+    if is_empty(&range["metadata"], "name") {
+        range["metadata"]["name"] = range["metadata"]["uid"].clone();
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Row;
 use crate::names;
+use crate::validation::check::{equal, text};
 use crate::validation::{autoscaling, batch, workload};
 
 pub const ROWS: &[Row] = &[
@@ -25,6 +26,12 @@ pub const ROWS: &[Row] = &[
         ..Row::with_status("apps", "ReplicaSet")
     },
     Row {
+        prepare: |_, set| set_template_generation(set, 1),
+        prepare_update: |set, old| {
+            let before = text(&old["metadata"]["annotations"], TEMPLATE_GENERATION).parse().unwrap_or(1);
+            let changed = !equal(&set["spec"]["template"], &old["spec"]["template"]);
+            set_template_generation(set, before + i64::from(changed));
+        },
         validate: workload::daemon_set,
         validate_update: Some(|c, new, old| {
             workload::daemon_set(c, new);
@@ -34,7 +41,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: names::dns_label,
-        validate: workload::stateful_set,
+        validate: workload::stateful_set_create,
         validate_update: Some(workload::stateful_set_update),
         ..Row::with_status("apps", "StatefulSet")
     },
@@ -67,6 +74,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         validate: workload::pod_disruption_budget,
+        name: names::path_segment,
         unconditional: false,
         prepare: |_, pdb| pdb["status"] = empty_pdb_status(),
         ..Row::with_status("policy", "PodDisruptionBudget")
@@ -77,6 +85,16 @@ pub const ROWS: &[Row] = &[
         ..Row::new("", "PodTemplate")
     },
 ];
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+/// Where a field of an older version lives on.
+fn set_template_generation(set: &mut Value, generation: i64) {
+    if !set["metadata"]["annotations"].is_object() {
+        set["metadata"]["annotations"] = json!({});
+    }
+    set["metadata"]["annotations"][TEMPLATE_GENERATION] = generation.to_string().into();
+}
 
 fn empty_pdb_status() -> Value {
     json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0})

@@ -115,7 +115,8 @@ pub fn webhook_service(c: &mut Checker, service: &Value) {
         c.required("name", "service name is required");
     }
     if text(service, "namespace").is_empty() {
-        c.required("namespace", "service namespace is required");
+        // Upstream names the wrong field here.
+        c.required("name", "service namespace is required");
     }
     if int(service, "port").is_some_and(|p| !(1..=65535).contains(&p)) {
         c.invalid("port", &service["port"], "port is not valid: must be between 1 and 65535, inclusive");

@@ -120,9 +120,13 @@ fn metric_source(c: &mut Checker, source: &Value, kind: &str) {
 
 fn metric_target(c: &mut Checker, target: &Value) {
     match text(target, "type") {
-        "" => c.required("type", "must specify a metric target type"),
         "Utilization" | "Value" | "AverageValue" => {}
-        other => c.invalid_text("type", other, "must be either Utilization, Value, or AverageValue"),
+        other => {
+            if other.is_empty() {
+                c.required("type", "must specify a metric target type");
+            }
+            c.invalid_text("type", other, "must be either Utilization, Value, or AverageValue");
+        }
     }
     for field in ["value", "averageValue"] {
         if has(target, field) && (quantity(&target[field]).is_zero() || quantity(&target[field]).is_negative()) {

@@ -19,6 +19,7 @@ pub fn generate_selector(job: &mut Object) {
     if flag(spec, "manualSelector") || !spec.is_object() {
         return;
     }
+    let own = spec["template"]["metadata"]["labels"].clone();
     let labels = &mut spec["template"]["metadata"]["labels"];
     if !labels.is_object() {
         *labels = json!({});
@@ -40,33 +41,60 @@ pub fn generate_selector(job: &mut Object) {
     if selected.get(UID_LABEL).is_none() {
         selected[UID_LABEL] = uid.into();
     }
+    share_labels(job, &own);
+}
+
+/// A job without labels of its own has its template's, the generated ones among them.
+fn share_labels(job: &mut Object, own: &Value) {
+    let labels = &job["metadata"]["labels"];
+    if is_empty(&job["metadata"], "labels") || labels == own {
+        job["metadata"]["labels"] = job["spec"]["template"]["metadata"]["labels"].clone();
+    }
 }
 
 pub fn job(c: &mut Checker, job: &Value) {
     c.within("spec", |c| {
         let spec = &job["spec"];
         validate_spec(c, spec);
-        validate_selector(c, job, spec);
+        validate_selector(c, spec);
+        validate_generated_selector(c, job, spec);
     });
+    validate_indexed_name(c, job);
 }
 
-fn validate_selector(c: &mut Checker, job: &Value, spec: &Value) {
-    if !has(spec, "selector") {
-        c.required("selector", "");
+/// The pods of an indexed job are named by their index; the last one's name must be valid too.
+fn validate_indexed_name(c: &mut Checker, job: &Value) {
+    let completions = int(&job["spec"], "completions").unwrap_or(0);
+    if text(&job["spec"], "completionMode") == "Indexed" && completions > 0 {
+        let name = text(&job["metadata"], "name");
+        for message in names::dns_label(&format!("{name}-{}", completions - 1)) {
+            let why = format!("will not able to create pod with invalid DNS label: {message}");
+            c.invalid_text("metadata.name", name, why);
+        }
+    }
+}
+
+fn validate_generated_selector(c: &mut Checker, job: &Value, spec: &Value) {
+    if flag(spec, "manualSelector") || !has(spec, "selector") {
         return;
     }
     let selector = &spec["selector"];
+    let uid = text(&job["metadata"], "uid");
+    if spec["template"]["metadata"]["labels"].get(UID_LABEL).and_then(Value::as_str) != Some(uid)
+        || selector["matchLabels"].get(UID_LABEL).and_then(Value::as_str) != Some(uid)
+    {
+        c.invalid("selector", selector, "`selector` not auto-generated");
+    }
+}
+
+fn validate_selector(c: &mut Checker, spec: &Value) {
+    let selector = &spec["selector"];
+    if selector.is_null() {
+        c.required("selector", "");
+    }
     c.within("selector", |c| labels::validate_selector(c, selector));
     let labels_of_template = &spec["template"]["metadata"]["labels"];
-    if !flag(spec, "manualSelector") {
-        let uid = text(&job["metadata"], "uid");
-        if labels_of_template.get(UID_LABEL).and_then(Value::as_str) != Some(uid)
-            || selector["matchLabels"].get(UID_LABEL).and_then(Value::as_str) != Some(uid)
-        {
-            c.invalid("selector", selector, "`selector` not auto-generated");
-        }
-    }
-    if !labels::matches(selector, labels_of_template) {
+    if selector.is_null() || !labels::matches(selector, labels_of_template) {
         c.invalid("template.metadata.labels", labels_of_template, "`selector` does not match template `labels`");
     }
 }
@@ -262,6 +290,7 @@ pub fn job_update(c: &mut Checker, object: &Value, old: &Value) {
     c.within("spec", |c| {
         let (spec, before) = (&object["spec"], &old["spec"]);
         validate_spec(c, spec);
+        validate_selector(c, spec);
         for field in ["completions", "selector"] {
             // An elastic indexed job may change completions together with parallelism.
             let elastic = field == "completions"

@@ -49,9 +49,6 @@ fn validate_versions(c: &mut Checker, spec: &Value) {
     if stored != 1 {
         c.invalid("versions", &spec["versions"], "must have exactly one version marked as storage version");
     }
-    if versions.is_empty() {
-        c.invalid_text("version", "", "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character");
-    }
 }
 
 fn validate_names(c: &mut Checker, given: &Value) {

@@ -156,18 +156,19 @@ fn ingress_backend(c: &mut Checker, backend: &Value) {
             c.name(r, "kind", names::path_segment);
             c.name(r, "name", names::path_segment);
         }),
-        (false, true) => c.at(backend, "service", |c, service| {
-            c.name(service, "name", names::dns_label);
+        (false, true) => {
+            let service = &backend["service"];
+            c.within("service", |c| c.name(service, "name", names::dns_label));
             let port = &service["port"];
             let number = int(port, "number").unwrap_or(0);
             match (text(port, "name"), number) {
                 ("", 0) => c.required("", "port name or number is required"),
-                ("", _) => c.within("port", |c| c.port(port, "number")),
+                ("", _) => c.within("service.port", |c| c.port(port, "number")),
                 (_, n) if n != 0 => c.invalid_text("", "", "cannot set both port name & port number"),
-                (name, _) => c.rule("port.name", name, names::port_name),
+                (name, _) => c.rule("service.port.name", name, names::port_name),
             }
-        }),
-        (false, false) => c.required("", "resource or service backend is required"),
+        }
+        (false, false) => c.invalid_text("", "", "resource or service backend is required"),
     }
 }
 

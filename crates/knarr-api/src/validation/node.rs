@@ -5,6 +5,16 @@ use serde_json::Value;
 use super::check::{Checker, is_empty, list, same, text};
 use crate::names;
 
+/// The older `podCIDR` is the first of `podCIDRs`.
+pub fn sync_pod_cidrs(node: &mut Value) {
+    let first = text(&node["spec"], "podCIDR").to_string();
+    if !first.is_empty() && is_empty(&node["spec"], "podCIDRs") {
+        node["spec"]["podCIDRs"] = Value::Array(vec![first.into()]);
+    } else if first.is_empty() && !is_empty(&node["spec"], "podCIDRs") {
+        node["spec"]["podCIDR"] = node["spec"]["podCIDRs"][0].clone();
+    }
+}
+
 pub fn validate(c: &mut Checker, node: &Value) {
     validate_taints(c, node);
     let ranges = list(&node["spec"], "podCIDRs");

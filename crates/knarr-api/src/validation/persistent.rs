@@ -16,7 +16,9 @@ pub fn csi_driver_name(c: &mut Checker, name: &str, field: &str) {
     if name.len() > 63 {
         c.too_long(field, 63);
     }
-    c.rule(field, name, names::dns_subdomain_caseless);
+    if !name.is_empty() {
+        c.rule(field, name, names::dns_subdomain_caseless);
+    }
 }
 
 fn access_modes(c: &mut Checker, spec: &Value) {
@@ -51,20 +53,19 @@ pub fn validate_claim_spec(c: &mut Checker, spec: &Value) {
         c.rule("storageClassName", text(spec, "storageClassName"), names::dns_subdomain);
     }
     c.optional_choice(spec, "volumeMode", &["Block", "Filesystem"]);
-    c.if_set(spec, "dataSource", |c, source| data_source(c, source, false));
-    c.if_set(spec, "dataSourceRef", |c, source| data_source(c, source, true));
+    c.if_set(spec, "dataSource", data_source);
+    c.if_set(spec, "dataSourceRef", data_source);
     if !is_empty(spec, "volumeAttributesClassName") {
         c.rule("volumeAttributesClassName", text(spec, "volumeAttributesClassName"), names::dns_subdomain);
     }
 }
 
-fn data_source(c: &mut Checker, source: &Value, reference: bool) {
-    let field = if reference { "" } else { "" };
+fn data_source(c: &mut Checker, source: &Value) {
     c.need(source, "name");
     c.need(source, "kind");
     let group = text(source, "apiGroup");
     if group.is_empty() && text(source, "kind") != "PersistentVolumeClaim" {
-        c.invalid_text(field, text(source, "kind"), "");
+        c.invalid_text("", text(source, "kind"), "");
     }
     if !group.is_empty() {
         c.rule("apiGroup", group, names::dns_subdomain);

@@ -286,6 +286,13 @@ fn cel_selectors(c: &mut Checker, holder: &Value) {
     c.each(holder, "selectors", |c, selector| match &selector["cel"] {
         Value::Null => c.required("cel", ""),
         cel => c.within("cel", |c| {
+            if text(cel, "expression").trim().is_empty() {
+                c.invalid(
+                    "expression",
+                    &cel["expression"],
+                    "compilation failed: ERROR: <input>:1:1: Syntax error: mismatched input '<EOF>'",
+                );
+            }
             if text(cel, "expression").len() > 10 * 1024 {
                 c.too_long("expression", 10 * 1024);
             }
@@ -318,10 +325,7 @@ pub fn claim_spec(c: &mut Checker, spec: &Value) {
             c.too_many("requests", requests.len(), 32);
         }
         c.each_indexed(devices, "requests", |c, i, request| {
-            match text(request, "name") {
-                "" => c.required("name", ""),
-                name => c.rule("name", name, names::dns_label),
-            }
+            c.rule("name", text(request, "name"), names::dns_label);
             if seen_before(requests, i, |r| text(r, "name").to_string()) {
                 c.duplicate("name", &request["name"]);
             }
@@ -359,7 +363,6 @@ fn device_request(c: &mut Checker, request: &Value) {
 
 pub fn resource_claim_update(c: &mut Checker, object: &Value, old: &Value) {
     c.immutable(object, old, "spec");
-    resource_claim(c, object);
 }
 
 fn pool_name(c: &mut Checker, name: &str) {
@@ -413,10 +416,7 @@ pub fn resource_slice(c: &mut Checker, object: &Value) {
         });
         let devices = list(spec, "devices");
         c.each_indexed(spec, "devices", |c, i, device| {
-            match text(device, "name") {
-                "" => c.required("name", ""),
-                name => c.rule("name", name, names::dns_label),
-            }
+            c.rule("name", text(device, "name"), names::dns_label);
             if !text(device, "name").is_empty() && seen_before(devices, i, |d| text(d, "name").to_string()) {
                 c.duplicate("", &device["name"]);
             }

@@ -27,6 +27,39 @@ pub fn validate_pod(c: &mut Checker, pod: &Value) {
         }
         tokens_need_an_account(c, spec);
     });
+    validate_images(c, pod);
+    validate_ephemeral_claims(c, pod);
+}
+
+/// Templates may say more loosely what a pod must say exactly.
+fn validate_images(c: &mut Checker, pod: &Value) {
+    c.at(pod, "spec", |c, spec| {
+        for field in ["containers", "initContainers"] {
+            c.each(spec, field, |c, container| {
+                let image = text(container, "image");
+                if image.trim() != image {
+                    c.invalid_text("image", image, "must not have leading or trailing whitespace");
+                }
+            });
+        }
+    });
+}
+
+/// The claim of an ephemeral volume is named after the pod and the volume.
+fn validate_ephemeral_claims(c: &mut Checker, pod: &Value) {
+    let pod_name = text(&pod["metadata"], "name");
+    c.at(pod, "spec", |c, spec| {
+        c.each(spec, "volumes", |c, volume| {
+            let name = text(volume, "name");
+            if !has(volume, "ephemeral") || name.is_empty() || !names::dns_label(name).is_empty() {
+                return;
+            }
+            let claim = format!("{pod_name}-{name}");
+            for message in names::dns_subdomain(&claim) {
+                c.invalid_text("name", name, format!("PVC name {claim:?}: {message}"));
+            }
+        });
+    });
 }
 
 fn pod_owner_annotation(pod: &Value) -> &Value {
@@ -53,8 +86,8 @@ pub fn validate_spec(c: &mut Checker, spec: &Value) {
     if !has(spec, "terminationGracePeriodSeconds") {
         c.required("terminationGracePeriodSeconds", "");
     }
-    volume::validate_volumes(c, spec);
-    validate_containers(c, spec);
+    let volumes = volume::validate_volumes(c, spec);
+    validate_containers(c, spec, volumes);
     c.choice(spec, "restartPolicy", &["Always", "OnFailure", "Never"]);
     c.choice(spec, "dnsPolicy", &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
     labels::validate(c, spec, "nodeSelector");
@@ -219,13 +252,16 @@ struct Pod<'a> {
     spec: &'a Value,
     grace: Option<i64>,
     claims: Vec<&'a str>,
+    /// The valid ones: only they can be mounted.
+    volumes: Vec<&'a Value>,
 }
 
-fn validate_containers(c: &mut Checker, spec: &Value) {
+fn validate_containers<'a>(c: &mut Checker, spec: &'a Value, volumes: Vec<&'a Value>) {
     let pod = Pod {
         spec,
         grace: int(spec, "terminationGracePeriodSeconds"),
         claims: list(spec, "resourceClaims").iter().map(|v| text(v, "name")).collect(),
+        volumes,
     };
     let regular = list(spec, "containers");
     let init = list(spec, "initContainers");
@@ -572,7 +608,7 @@ pub fn validate_resource_field_selector(c: &mut Checker, selector: &Value, in_vo
 }
 
 fn find_volume<'a>(pod: &Pod<'a>, name: &str) -> Option<&'a Value> {
-    list(pod.spec, "volumes").iter().find(|v| text(v, "name") == name)
+    pod.volumes.iter().find(|v| text(v, "name") == name).copied()
 }
 
 fn validate_mounts(c: &mut Checker, container: &Value, pod: &Pod<'_>) {
@@ -582,7 +618,7 @@ fn validate_mounts(c: &mut Checker, container: &Value, pod: &Pod<'_>) {
         if name.is_empty() {
             c.required("name", "");
         }
-        if find_volume(pod, name).is_none_or(|v| !names::dns_label(text(v, "name")).is_empty()) {
+        if find_volume(pod, name).is_none() {
             c.not_found("name", &name.into());
         }
         if text(mount, "mountPath").is_empty() {

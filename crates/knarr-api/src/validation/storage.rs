@@ -36,7 +36,8 @@ fn parameters(c: &mut Checker, object: &Value, field: &str) {
 
 pub fn storage_class_update(c: &mut Checker, class: &Value, old: &Value) {
     storage_class(c, class);
-    for field in ["parameters", "provisioner", "reclaimPolicy"] {
+    c.immutable(class, old, "provisioner");
+    for field in ["parameters", "reclaimPolicy"] {
         if !same(class, old, field) {
             c.forbidden(field, &format!("updates to {field} are forbidden."));
         }

@@ -8,9 +8,11 @@ use crate::names;
 use crate::quantity::Quantity;
 
 /// The volumes of a pod; only validly named ones can be mounted.
-pub fn validate_volumes(c: &mut Checker, spec: &Value) {
+pub fn validate_volumes<'a>(c: &mut Checker, spec: &'a Value) -> Vec<&'a Value> {
     let volumes = list(spec, "volumes");
+    let mut valid = vec![false; volumes.len()];
     c.each_indexed(spec, "volumes", |c, i, volume| {
+        let errors_before = c.error_count();
         validate_source(c, volume);
         let name = text(volume, "name");
         if name.is_empty() {
@@ -23,7 +25,9 @@ pub fn validate_volumes(c: &mut Checker, spec: &Value) {
                 c.duplicate("name", &name.into());
             }
         }
+        valid[i] = c.error_count() == errors_before;
     });
+    volumes.iter().zip(valid).filter(|(_, valid)| *valid).map(|(volume, _)| volume).collect()
 }
 
 type SourceCheck = fn(&mut Checker, &Value);
@@ -78,8 +82,6 @@ fn validate_source(c: &mut Checker, volume: &Value) {
     if found == 0 {
         c.required("", "must specify a volume type");
     }
-    let both = text(volume, "name").len() + "ephemeral".len();
-    let _ = both;
 }
 
 fn empty_dir(c: &mut Checker, v: &Value) {
@@ -342,10 +344,6 @@ fn projected(c: &mut Checker, v: &Value) {
 fn projection(c: &mut Checker, source: &Value) {
     const KINDS: &[&str] =
         &["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
-    let found = KINDS.iter().filter(|k| has(source, k)).count();
-    if found == 0 {
-        c.required("", "one of the projection sources is required");
-    }
     let mut first = true;
     for kind in KINDS.iter().filter(|k| has(source, k)) {
         if !std::mem::take(&mut first) {

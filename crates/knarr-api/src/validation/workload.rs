@@ -1,8 +1,8 @@
 //! Deployments, replica sets, daemon sets, stateful sets, replication controllers, disruption budgets.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::check::{Checker, entries, equal, has, int, is_empty, text};
+use super::check::{Checker, entries, equal, has, int, is_empty, list, text};
 use super::{labels, persistent, pod};
 use crate::names;
 
@@ -29,8 +29,12 @@ fn valid_selector(selector: &Value) -> bool {
 fn template(c: &mut Checker, spec: &Value) {
     let selector = &spec["selector"];
     let template_labels = &spec["template"]["metadata"]["labels"];
-    let selects = has(spec, "selector") && valid_selector(selector) && !labels::is_empty_selector(selector);
-    if selects && !labels::matches(selector, template_labels) {
+    if !valid_selector(selector) {
+        c.invalid("selector", selector, "invalid label selector");
+        return;
+    }
+    let everything = !selector.is_null() && labels::is_empty_selector(selector);
+    if !everything && (selector.is_null() || !labels::matches(selector, template_labels)) {
         c.invalid("template.metadata.labels", template_labels, "`selector` does not match template `labels`");
     }
     c.at(spec, "template", pod::validate_template);
@@ -123,7 +127,7 @@ pub fn daemon_set(c: &mut Checker, object: &Value) {
     c.at(object, "spec", |c, spec| {
         c.at(spec, "selector", labels::validate_selector);
         let (selector, template_labels) = (&spec["selector"], &spec["template"]["metadata"]["labels"]);
-        if labels::is_empty_selector(selector) {
+        if !selector.is_null() && labels::is_empty_selector(selector) {
             c.invalid("selector", selector, "empty selector is invalid for daemonset");
         }
         let selects = has(spec, "selector") && valid_selector(selector);
@@ -177,11 +181,37 @@ pub fn stateful_set(c: &mut Checker, object: &Value) {
         c.not_negative(spec, "minReadySeconds");
         c.if_set(spec, "ordinals", |c, ordinals| c.not_negative(ordinals, "start"));
         selector_and_template(c, spec, "statefulset");
-        template(c, spec);
-        if !is_empty(spec, "serviceName") {
-            c.rule("serviceName", text(spec, "serviceName"), names::dns_1123_or_1035);
-        }
+        template(c, &with_claim_volumes(spec));
         c.not_negative(spec, "revisionHistoryLimit");
+    });
+}
+
+/// Claim templates become volumes of the pods, and are checked as such.
+fn with_claim_volumes(spec: &Value) -> Value {
+    let claims = list(spec, "volumeClaimTemplates");
+    let mut spec = spec.clone();
+    let volume = |claim: &Value| {
+        let name = text(&claim["metadata"], "name");
+        json!({"name": name, "persistentVolumeClaim": {"claimName": name}})
+    };
+    let mut volumes: Vec<Value> = claims.iter().map(volume).collect();
+    let named = |v: &Value| volumes.iter().any(|c| c["name"] == v["name"]);
+    let own: Vec<Value> = list(&spec["template"]["spec"], "volumes").iter().filter(|v| !named(v)).cloned().collect();
+    volumes.extend(own);
+    if let Some(pod) = spec["template"]["spec"].as_object_mut() {
+        pod.insert("volumes".into(), volumes.into());
+    }
+    spec
+}
+
+/// A new stateful set: its claim templates and its service's name are checked only now.
+pub fn stateful_set_create(c: &mut Checker, object: &Value) {
+    stateful_set(c, object);
+    c.at(object, "spec", |c, spec| {
+        if !is_empty(spec, "serviceName") {
+            c.rule("serviceName", text(spec, "serviceName"), names::dns_label);
+        }
+        claim_templates(c, spec);
     });
 }
 
@@ -229,7 +259,7 @@ pub fn stateful_set_update(c: &mut Checker, object: &Value, old: &Value) {
 }
 
 /// Claim templates are checked as claims are, on creation.
-pub fn claim_templates(c: &mut Checker, spec: &Value) {
+fn claim_templates(c: &mut Checker, spec: &Value) {
     c.each(spec, "volumeClaimTemplates", |c, claim| c.at(claim, "spec", persistent::validate_claim_spec));
 }
 
