@@ -10,12 +10,16 @@ mod cluster_role_aggregation;
 mod context;
 mod deployment;
 mod discovery;
+mod endpoint_slices;
+mod endpoints;
 mod meta;
 mod namespaces;
+mod node_ipam;
 mod pods;
 mod replicas;
 mod root_ca;
 mod service_accounts;
+mod service_endpoints;
 
 use std::sync::Arc;
 
@@ -85,4 +89,7 @@ const CONTROLLERS: &[Start] = &[
     |c| Box::pin(deployment::run(c)),
     |c| Box::pin(replicas::run::<k8s_openapi::api::apps::v1::ReplicaSet>(c)),
     |c| Box::pin(replicas::run::<k8s_openapi::api::core::v1::ReplicationController>(c)),
+    |c| Box::pin(endpoints::run(c)),
+    |c| Box::pin(endpoint_slices::run(c)),
+    |c| Box::pin(node_ipam::run(c)),
 ];

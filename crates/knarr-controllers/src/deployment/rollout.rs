@@ -101,7 +101,7 @@ impl Look<'_> {
     }
 
     /// Brings the sum of sizes to what `spec.replicas` (and surge) allow, without rolling.
-    async fn scale_all(&self, mut new: Option<&mut ReplicaSet>, old: &mut [ReplicaSet]) -> Result<(), Error> {
+    async fn scale_all(&self, new: Option<&mut ReplicaSet>, old: &mut [ReplicaSet]) -> Result<(), Error> {
         let wanted = wanted_replicas(&self.deployment);
         let active = new.as_deref().into_iter().chain(old.iter()).filter(|set| size(set) > 0).count();
         if active <= 1 {
