@@ -131,8 +131,6 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     let (prefix, name) = match text.split_once('/') {
         None => (None, text),
         Some((_, name)) if name.contains('/') => {
-            let message = format!("a valid label key {MESSAGE}");
-            let _ = message;
             let full = format!("a qualified name {MESSAGE}");
             let examples = with_examples(&full, &["MyName", "my.name", "123-abc"], PATTERN);
             return vec![format!(
@@ -149,7 +147,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     if name.is_empty() {
         errors.push("name part must be non-empty".to_string());
     } else if name.len() > 63 {
-        errors.push("name part must be no more than 63 characters".to_string());
+        errors.push("name part must be no more than 63 bytes".to_string());
     }
     if !is_name_part(name) {
         let full = format!("name part {MESSAGE}");
@@ -160,7 +158,10 @@ pub fn qualified_name(text: &str) -> Vec<String> {
 
 /// A label's value.
 pub fn label_value(text: &str) -> Vec<String> {
-    let mut errors: Vec<String> = too_long(text, 63).into_iter().collect();
+    let mut errors = Vec::new();
+    if text.len() > 63 {
+        errors.push("must be no more than 63 bytes".to_string());
+    }
     if !text.is_empty() && !is_name_part(text) {
         let message = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
         let pattern = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";

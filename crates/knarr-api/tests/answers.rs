@@ -16,11 +16,19 @@ use knarr_api::{GroupVersionResource, Object, default};
 use serde_json::{Value, json};
 
 /// The share of agreement, in thousandths, under which this test fails. Raise it, never lower it.
-const FLOOR: usize = 980;
+const FLOOR: usize = 990;
+
+/// The uid of every object made here; the recorded answers say `UUID`.
+const UID: &str = "00000000-0000-4000-8000-000000000000";
 
 /// Answers that need what this crate does not have: another object, an allocator, an admission plug-in.
-const OUT_OF_SCOPE: &[(&str, &str)] =
-    &[("403 Forbidden", "admission plug-ins: priority, service account, runtime class")];
+const OUT_OF_SCOPE: &[(&str, &str)] = &[
+    ("403 Forbidden", "not asked: admission plug-ins (priority, service account, runtime class)"),
+    ("token volumes, default tolerations, protection finalizers, not-ready taint", "normalised: admission plug-ins"),
+    ("clusterIP(s), ipFamilies, node ports, health check port", "normalised: the allocators"),
+    ("status of access reviews", "normalised: the authorizer"),
+    ("expressions", "asked, and wrong: CEL is not compiled here"),
+];
 
 #[derive(Debug, PartialEq)]
 struct Answer {
@@ -58,7 +66,7 @@ fn parse_path(path: &str) -> Request {
 
 fn context() -> Context {
     let groups = vec!["system:masters".to_string(), "system:authenticated".to_string()];
-    Context { username: "system:admin".into(), groups, now: 1_800_000_000, ..Context::default() }
+    Context { username: "admin".into(), groups, now: 1_800_000_000, ..Context::default() }
 }
 
 fn plan(request: &Request) -> &'static dyn Strategy {
@@ -133,7 +141,7 @@ fn check_name(request: &Request, object: &Object) -> Result<(), StatusError> {
 /// What the registry sets on every new object.
 fn normalise_metadata(object: &mut Object) {
     let metadata = object.metadata_mut();
-    metadata.insert("uid".into(), "UUID".into());
+    metadata.insert("uid".into(), UID.into());
     metadata.insert("creationTimestamp".into(), "2026-01-01T00:00:00Z".into());
 }
 
@@ -189,7 +197,8 @@ fn expected(answer: &Value) -> Answer {
 }
 
 /// Takes out what varies or what another part of the server adds.
-fn comparable(mut object: Value) -> Value {
+fn comparable(object: Value) -> Value {
+    let mut object: Value = serde_json::from_str(&object.to_string().replace(UID, "UUID")).expect("was JSON");
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         for field in ["uid", "creationTimestamp", "resourceVersion", "managedFields", "generation", "namespace"] {
             metadata.remove(field);
@@ -197,6 +206,8 @@ fn comparable(mut object: Value) -> Value {
         retain(metadata, "finalizers", |f| !f.as_str().is_some_and(|f| f.ends_with("-protection")));
     }
     match object["kind"].as_str() {
+        // What a review answers is the authorizer's.
+        Some(kind) if kind.ends_with("Review") => object["status"] = Value::Null,
         Some("Pod") => strip_admission(&mut object),
         Some("Service") => strip_allocation(&mut object),
         Some("Node") => {
@@ -401,7 +412,7 @@ fn requests_are_answered_as_a_real_server_answers_them() {
         println!("{:4} of {all:4} {kind}", all - good);
     }
     for (what, why) in OUT_OF_SCOPE {
-        println!("not asked: {what} ({skipped}): {why}");
+        println!("{what}: {why}");
     }
     let all = cases.len() - skipped;
     println!("{agreed} of {all} agree; {texts} of {refused} refusals have upstream's text");

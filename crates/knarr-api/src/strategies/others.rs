@@ -105,6 +105,8 @@ pub const ROWS: &[Row] = &[
         ..Row::new("scheduling.k8s.io", "PriorityClass")
     },
     Row {
+        prepare: |_, lease| drop_gated(lease),
+        prepare_update: |lease, _| drop_gated(lease),
         validate: platform::lease,
         unconditional: false,
         create_on_update: true,
@@ -217,6 +219,14 @@ pub const ROWS: &[Row] = &[
         ..Row::new("authorization.k8s.io", "SelfSubjectAccessReview")
     },
 ];
+
+/// Coordinated leader election is off: its fields are not kept.
+fn drop_gated(lease: &mut Object) {
+    if let Some(spec) = lease.get_mut("spec").and_then(serde_json::Value::as_object_mut) {
+        spec.remove("preferredHolder");
+        spec.remove("strategy");
+    }
+}
 
 /// Who asks for a certificate is what the server saw, not what the request says.
 fn prepare_signing_request(ctx: &Context, request: &mut Object) {

@@ -33,6 +33,8 @@ pub struct Row {
     /// Deletion waits so many seconds.
     pub grace: fn(&Object) -> Option<i64>,
     pub warnings: fn(&Object) -> Vec<String>,
+    /// Last touch on a valid new object.
+    pub canonicalize: fn(&mut Object),
 }
 
 impl Row {
@@ -54,6 +56,7 @@ impl Row {
             unconditional: true,
             grace: |_| None,
             warnings: |_| Vec::new(),
+            canonicalize: |_| {},
         }
     }
 
@@ -157,6 +160,10 @@ impl Strategy for Row {
 
     fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
         (self.warnings)(object)
+    }
+
+    fn canonicalize(&self, object: &mut Object) {
+        (self.canonicalize)(object);
     }
 
     fn generation_fields(&self) -> &'static [&'static str] {

@@ -61,6 +61,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         prepare: |_, job| batch::generate_selector(job),
+        canonicalize: batch::share_labels,
         validate: batch::job,
         validate_update: Some(batch::job_update),
         selectable: &["status.successful"],

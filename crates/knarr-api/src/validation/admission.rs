@@ -111,12 +111,12 @@ fn webhook_url(c: &mut Checker, url: &str) {
 
 /// The service that a webhook is reached by.
 pub fn webhook_service(c: &mut Checker, service: &Value) {
+    // Upstream confuses the two: each is reported at the other's field.
     if text(service, "name").is_empty() {
-        c.required("name", "service name is required");
+        c.required("namespace", "service namespace is required");
     }
     if text(service, "namespace").is_empty() {
-        // Upstream names the wrong field here.
-        c.required("name", "service namespace is required");
+        c.required("name", "service name is required");
     }
     if int(service, "port").is_some_and(|p| !(1..=65535).contains(&p)) {
         c.invalid("port", &service["port"], "port is not valid: must be between 1 and 65535, inclusive");

@@ -20,7 +20,11 @@ pub fn horizontal_pod_autoscaler(c: &mut Checker, object: &Value) {
         if min.is_some_and(|min| max < min) {
             c.invalid("maxReplicas", &max.into(), "must be greater than or equal to `minReplicas`");
         }
-        c.at(spec, "scaleTargetRef", |c, target| reference(c, target));
+        if int(spec, "targetCPUUtilizationPercentage").is_some_and(|n| n < 1) {
+            let percent = &spec["targetCPUUtilizationPercentage"];
+            c.invalid("metrics[0].resource.target.averageUtilization", percent, "must be greater than 0");
+        }
+        c.at(spec, "scaleTargetRef", reference);
         if min == Some(0) && !list(spec, "metrics").iter().any(|m| matches!(text(m, "type"), "Object" | "External")) {
             c.forbidden(
                 "metrics",

@@ -9,6 +9,7 @@ use crate::object::Object;
 
 const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 const OLD_UID_LABEL: &str = "controller-uid";
+const GENERATED_LABELS: [&str; 4] = [UID_LABEL, OLD_UID_LABEL, "batch.kubernetes.io/job-name", "job-name"];
 
 /// A job without a manual selector selects by its own uid, which its pods carry.
 pub fn generate_selector(job: &mut Object) {
@@ -19,7 +20,6 @@ pub fn generate_selector(job: &mut Object) {
     if flag(spec, "manualSelector") || !spec.is_object() {
         return;
     }
-    let own = spec["template"]["metadata"]["labels"].clone();
     let labels = &mut spec["template"]["metadata"]["labels"];
     if !labels.is_object() {
         *labels = json!({});
@@ -41,14 +41,17 @@ pub fn generate_selector(job: &mut Object) {
     if selected.get(UID_LABEL).is_none() {
         selected[UID_LABEL] = uid.into();
     }
-    share_labels(job, &own);
 }
 
 /// A job without labels of its own has its template's, the generated ones among them.
-fn share_labels(job: &mut Object, own: &Value) {
-    let labels = &job["metadata"]["labels"];
-    if is_empty(&job["metadata"], "labels") || labels == own {
-        job["metadata"]["labels"] = job["spec"]["template"]["metadata"]["labels"].clone();
+pub fn share_labels(job: &mut Object) {
+    let all = &job["spec"]["template"]["metadata"]["labels"];
+    let mut own = all.clone();
+    if let Some(own) = own.as_object_mut() {
+        own.retain(|key, _| !GENERATED_LABELS.contains(&key.as_str()));
+    }
+    if is_empty(&job["metadata"], "labels") || equal(&job["metadata"]["labels"], &own) {
+        job["metadata"]["labels"] = all.clone();
     }
 }
 
@@ -124,7 +127,7 @@ fn validate_spec(c: &mut Checker, spec: &Value) {
     c.optional_choice(spec, "completionMode", &["Indexed", "NonIndexed"]);
     match text(spec, "completionMode") {
         "Indexed" => validate_indexed(c, spec),
-        "NonIndexed" | "" => {
+        mode if mode == "NonIndexed" || !has(spec, "completionMode") => {
             for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
                 if has(spec, field) {
                     c.invalid(field, &spec[field], "requires indexed completion mode");
@@ -293,11 +296,11 @@ pub fn job_update(c: &mut Checker, object: &Value, old: &Value) {
         validate_selector(c, spec);
         for field in ["completions", "selector"] {
             // An elastic indexed job may change completions together with parallelism.
+            let both_set = has(spec, "completions") && has(before, "completions");
             let elastic = field == "completions"
                 && text(spec, "completionMode") == "Indexed"
                 && spec["completions"] == spec["parallelism"]
-                && before["completions"] == before["parallelism"]
-                && has(spec, "completions");
+                && both_set;
             if !elastic {
                 c.immutable(spec, before, field);
             }

@@ -161,8 +161,7 @@ impl Checker {
 
     /// `supported values: "a", "b"`, in the order given.
     pub fn not_supported(&mut self, field: &str, value: &Value, supported: &[&str]) {
-        let mut names: Vec<String> = supported.iter().map(|s| Value::from(*s).to_string()).collect();
-        names.sort();
+        let names: Vec<String> = supported.iter().map(|s| Value::from(*s).to_string()).collect();
         let detail = if names.is_empty() { String::new() } else { format!("supported values: {}", names.join(", ")) };
         self.push(ErrorKind::NotSupported, field, Some(value), detail);
     }

@@ -95,16 +95,14 @@ fn validate_type(c: &mut Checker, object: &Value) {
         }
         "kubernetes.io/dockercfg" => docker_config(c, object, ".dockercfg"),
         "kubernetes.io/dockerconfigjson" => docker_config(c, object, ".dockerconfigjson"),
-        "kubernetes.io/basic-auth" => {
-            if object["data"].get("username").is_none() && object["data"].get("password").is_none() {
-                needs(c, "username");
-                needs(c, "password");
-            }
+        "kubernetes.io/basic-auth"
+            if object["data"].get("username").is_none() && object["data"].get("password").is_none() =>
+        {
+            needs(c, "username");
+            needs(c, "password");
         }
-        "kubernetes.io/ssh-auth" => {
-            if text(&object["data"], "ssh-privatekey").is_empty() {
-                c.required("data[ssh-privatekey]", "");
-            }
+        "kubernetes.io/ssh-auth" if text(&object["data"], "ssh-privatekey").is_empty() => {
+            c.required("data[ssh-privatekey]", "");
         }
         "kubernetes.io/tls" => {
             needs(c, "tls.crt");

@@ -311,9 +311,6 @@ pub fn endpoint_slice(c: &mut Checker, object: &Value) {
         } else {
             c.supported(port, "protocol", &["SCTP", "TCP", "UDP"]);
         }
-        if has(port, "port") {
-            c.port(port, "port");
-        }
         if has(port, "appProtocol") {
             c.rule("appProtocol", text(port, "appProtocol"), names::qualified_name);
         }

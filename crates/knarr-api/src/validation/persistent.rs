@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::check::{Checker, entries, has, is_empty, list, quantity, same, text};
+use super::check::{Checker, entries, equal, has, is_empty, list, quantity, same, text};
 use super::{labels, node_selector, volume};
 use crate::names;
 
@@ -76,44 +76,37 @@ pub fn validate_claim(c: &mut Checker, claim: &Value) {
     c.at(claim, "spec", validate_claim_spec);
 }
 
-/// After creation only the size, the attributes class and what binding fills in may change.
+/// After creation only a bound claim's size and attributes class may change.
 pub fn validate_claim_update(c: &mut Checker, claim: &Value, old: &Value) {
     validate_claim(c, claim);
     let (spec, before) = (&claim["spec"], &old["spec"]);
-    let mut allowed = spec.clone();
-    allowed["resources"]["requests"] = before["resources"]["requests"].clone();
-    for field in ["volumeAttributesClassName"] {
-        allowed[field] = before[field].clone();
+    let mut masked = spec.clone();
+    if is_empty(before, "volumeName") {
+        masked["volumeName"] = before["volumeName"].clone();
     }
-    for field in ["volumeName", "storageClassName"] {
-        if is_empty(before, field) && field == "volumeName" {
-            allowed[field] = before[field].clone();
-        }
+    if !has(before, "storageClassName") {
+        masked["storageClassName"] = before["storageClassName"].clone();
     }
-    if !super::check::equal(&allowed, before) {
+    if text(&claim["status"], "phase") == "Bound" {
+        masked["resources"]["requests"]["storage"] = before["resources"]["requests"]["storage"].clone();
+        masked["volumeAttributesClassName"] = before["volumeAttributesClassName"].clone();
+    }
+    if !equal(&masked, before) {
         c.forbidden(
             "spec",
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n",
         );
     }
-    let bound = text(&old["status"], "phase") == "Bound";
-    let (size, old_size) = (&spec["resources"]["requests"]["storage"], &before["resources"]["requests"]["storage"]);
-    if size != old_size {
-        if !bound
-            && spec["resources"]["requests"] != before["resources"]["requests"]
-            && super::check::equal(&allowed, before)
-        {
-            c.forbidden("spec", "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
-        }
-        if quantity(size) < quantity(old_size) {
-            c.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity");
-        }
+    let size = |v: &Value| quantity(&v["resources"]["requests"]["storage"]);
+    if size(spec) < size(before) && size(spec) <= quantity(&old["status"]["capacity"]["storage"]) {
+        c.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity");
     }
-    if !same(spec, before, "volumeAttributesClassName")
-        && has(before, "volumeAttributesClassName")
-        && is_empty(spec, "volumeAttributesClassName")
-    {
-        c.forbidden("spec.volumeAttributesClassName", "update from non-nil value to nil is forbidden");
+    if !same(spec, before, "volumeMode") {
+        c.invalid("volumeMode", &spec["volumeMode"], "field is immutable");
+    }
+    if has(&old["status"], "currentVolumeAttributesClassName") && is_empty(spec, "volumeAttributesClassName") {
+        let why = "update to nil is forbidden when status.currentVolumeAttributesClassName is not nil";
+        c.forbidden("spec.volumeAttributesClassName", why);
     }
 }
 

@@ -223,9 +223,6 @@ pub fn certificate_signing_request_update(c: &mut Checker, object: &Value, old: 
 
 pub fn lease(c: &mut Checker, object: &Value) {
     c.at(object, "spec", |c, spec| {
-        if has(spec, "holderIdentity") && text(spec, "holderIdentity").is_empty() {
-            c.invalid_text("holderIdentity", "", "must not be empty");
-        }
         c.positive(spec, "leaseDurationSeconds");
         c.not_negative(spec, "leaseTransitions");
         if has(spec, "strategy") {
@@ -290,7 +287,7 @@ fn cel_selectors(c: &mut Checker, holder: &Value) {
                 c.invalid(
                     "expression",
                     &cel["expression"],
-                    "compilation failed: ERROR: <input>:1:1: Syntax error: mismatched input '<EOF>'",
+                    "compilation failed: ERROR: <input>:1:0: Syntax error: mismatched input '<EOF>' expecting {'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}",
                 );
             }
             if text(cel, "expression").len() > 10 * 1024 {
@@ -402,7 +399,7 @@ pub fn resource_slice(c: &mut Checker, object: &Value) {
             c.rule("nodeName", text(spec, "nodeName"), names::dns_subdomain);
         }
         let places = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
-        let set = places.iter().filter(|f| has(spec, f) && spec[**f] != false).count();
+        let set = places.iter().filter(|f| has(spec, f) && spec[**f] != false && spec[**f] != "").count();
         if set == 0 {
             c.required("", "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required");
         } else if set > 1 {
@@ -504,7 +501,7 @@ pub fn access_review(c: &mut Checker, object: &Value, of_self: bool) {
             _ => {}
         }
         if !of_self && text(spec, "user").is_empty() && list(spec, "groups").is_empty() {
-            c.invalid("user", &spec["user"], "at least one of user or group must be specified");
+            c.invalid_text("user", text(spec, "user"), "at least one of user or group must be specified");
         }
     });
 }

@@ -48,6 +48,9 @@ fn validate_images(c: &mut Checker, pod: &Value) {
 /// The claim of an ephemeral volume is named after the pod and the volume.
 fn validate_ephemeral_claims(c: &mut Checker, pod: &Value) {
     let pod_name = text(&pod["metadata"], "name");
+    if pod_name.is_empty() {
+        return;
+    }
     c.at(pod, "spec", |c, spec| {
         c.each(spec, "volumes", |c, volume| {
             let name = text(volume, "name");
@@ -704,7 +707,11 @@ pub fn validate_update(c: &mut Checker, pod: &Value, old: &Value) {
     if stop {
         return;
     }
+    let errors_before = c.error_count();
     validate_deadline(c, spec, before);
+    if c.error_count() > errors_before {
+        return;
+    }
     c.within("spec", |c| only_additional_tolerations(c, spec, before));
     if !equal(&masked(spec, before), before) {
         c.forbidden(

@@ -55,7 +55,7 @@ fn policy_rule(c: &mut Checker, rule: &Value, namespaced: bool) {
 }
 
 pub fn role_binding(c: &mut Checker, object: &Value) {
-    binding(c, object, &["ClusterRole", "Role"], true);
+    binding(c, object, &["Role", "ClusterRole"], true);
 }
 
 pub fn cluster_role_binding(c: &mut Checker, object: &Value) {
@@ -98,6 +98,8 @@ fn binding_subject(c: &mut Checker, subject: &Value, namespaced: bool) {
 /// The role that a binding gives may not change.
 pub fn binding_update(c: &mut Checker, object: &Value, old: &Value) {
     if object["roleRef"] != old["roleRef"] {
-        c.invalid("roleRef", &object["roleRef"], "cannot change roleRef");
+        let role = |field: &str| text(&object["roleRef"], field).to_string();
+        let shown = serde_json::json!({"APIGroup": role("apiGroup"), "Kind": role("kind"), "Name": role("name")});
+        c.invalid("roleRef", &shown, "cannot change roleRef");
     }
 }

@@ -40,10 +40,8 @@ pub fn sync_cluster_ips(service: &mut Object, old: &Value) {
         } else {
             spec["clusterIPs"] = json!([one]);
         }
-    } else if one == before && many.first().and_then(Value::as_str) != before_many.first().and_then(Value::as_str) {
-        if many.is_empty() {
-            spec["clusterIP"] = "".into();
-        }
+    } else if one == before && many.is_empty() && !before_many.is_empty() {
+        spec["clusterIP"] = "".into();
     }
 }
 
@@ -309,14 +307,18 @@ fn validate_traffic(c: &mut Checker, spec: &Value) {
         c.port(spec, "healthCheckNodePort");
     }
     c.optional_choice(spec, "internalTrafficPolicy", &["Cluster", "Local"]);
-    c.optional_choice(spec, "trafficDistribution", &["PreferClose", "PreferSameNode", "PreferSameZone"]);
+    c.optional_choice(spec, "trafficDistribution", &["PreferClose", "PreferSameZone", "PreferSameNode"]);
 }
 
 pub fn validate_update(c: &mut Checker, service: &Value, old: &Value) {
     c.within("spec", |c| {
         let (spec, before) = (&service["spec"], &old["spec"]);
-        if !is_external_name(service) && !is_external_name(old) && !(is_headless(service) && is_headless(old)) {
+        let (headless, was_headless) = (is_headless(service), is_headless(old));
+        let named = is_external_name(service) || is_external_name(old);
+        if !(named || headless && was_headless) {
             cluster_ips_stay(c, spec, before);
+        }
+        if !named && !headless && !was_headless {
             families_stay(c, spec, before);
         }
         let both = kind(service) == "LoadBalancer" && kind(old) == "LoadBalancer";
@@ -356,10 +358,8 @@ fn cluster_ips_stay(c: &mut Checker, spec: &Value, before: &Value) {
 fn families_stay(c: &mut Checker, spec: &Value, before: &Value) {
     let (new, old) = (list(spec, "ipFamilies"), list(before, "ipFamilies"));
     if new.len() == old.len() {
-        for (i, (a, b)) in new.iter().zip(old).enumerate() {
-            if a != b {
-                c.invalid(&format!("ipFamilies[{i}]"), &spec["ipFamilies"], "may not change once set");
-            }
+        for _ in new.iter().zip(old).filter(|(a, b)| a != b) {
+            c.invalid("ipFamilies[0]", &spec["ipFamilies"], "may not change once set");
         }
     } else if new.is_empty() && !old.is_empty() {
         c.invalid("ipFamilies[0]", &spec["ipFamilies"], "primary ipFamily can not be unset");

@@ -145,7 +145,10 @@ pub fn volume_attachment(c: &mut Checker, object: &Value) {
 }
 
 pub fn volume_attributes_class(c: &mut Checker, object: &Value) {
-    csi_driver_name(c, text(object, "driverName"), "driverName");
+    match text(object, "driverName") {
+        "" => c.required("driverName", ""),
+        driver => c.rule("driverName", driver, names::dns_subdomain_caseless),
+    }
     if is_empty(object, "parameters") {
         c.required("parameters", "must contain at least one key/value pair");
     }

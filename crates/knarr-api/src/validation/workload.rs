@@ -182,7 +182,6 @@ pub fn stateful_set(c: &mut Checker, object: &Value) {
         c.if_set(spec, "ordinals", |c, ordinals| c.not_negative(ordinals, "start"));
         selector_and_template(c, spec, "statefulset");
         template(c, &with_claim_volumes(spec));
-        c.not_negative(spec, "revisionHistoryLimit");
     });
 }
 
@@ -195,6 +194,7 @@ fn with_claim_volumes(spec: &Value) -> Value {
         json!({"name": name, "persistentVolumeClaim": {"claimName": name}})
     };
     let mut volumes: Vec<Value> = claims.iter().map(volume).collect();
+    volumes.dedup();
     let named = |v: &Value| volumes.iter().any(|c| c["name"] == v["name"]);
     let own: Vec<Value> = list(&spec["template"]["spec"], "volumes").iter().filter(|v| !named(v)).cloned().collect();
     volumes.extend(own);
