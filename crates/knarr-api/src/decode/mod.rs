@@ -3,7 +3,7 @@
 mod json;
 mod said;
 mod scalar;
-mod syntax;
+pub(crate) mod syntax;
 mod yaml;
 
 use crate::object::Object;

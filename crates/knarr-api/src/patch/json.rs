@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{go_kind, undecodable, unprocessable};
+use super::{go_kind, parse as parse_json, undecodable, unprocessable};
 use crate::object::Object;
 use crate::status::{Reason, StatusError};
 
@@ -35,7 +35,7 @@ pub fn apply(object: Object, patch: &[u8]) -> Result<Object, StatusError> {
 }
 
 fn parse(patch: &[u8]) -> Result<Vec<Map<String, Value>>, StatusError> {
-    let list = match serde_json::from_slice(patch).map_err(undecodable)? {
+    let list = match parse_json(patch).map_err(undecodable)? {
         Value::Array(list) => list,
         Value::Null => Vec::new(),
         other => {

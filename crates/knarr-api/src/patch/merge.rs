@@ -2,13 +2,14 @@
 
 use serde_json::{Map, Value};
 
-use super::parse_object;
+use super::{parse_object, undecodable};
 use crate::object::Object;
 use crate::status::StatusError;
 
 /// Merges the patch into the object: maps are merged, `null` removes, all else replaces.
 pub fn apply(mut object: Object, patch: &[u8]) -> Result<Object, StatusError> {
-    let patch = parse_object(patch)?.ok_or_else(|| StatusError::bad_request("Invalid JSON Patch"))?;
+    let patch = parse_object(patch).map_err(undecodable)?;
+    let patch = patch.ok_or_else(|| StatusError::bad_request("Invalid JSON Patch"))?;
     match object.as_object_mut() {
         Some(map) => merge(map, patch),
         None => object = Value::Object(without_nulls(patch)),

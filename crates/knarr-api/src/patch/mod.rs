@@ -9,6 +9,7 @@ pub mod strategic;
 
 use serde_json::{Map, Value};
 
+use crate::decode::syntax;
 use crate::status::{Details, Reason, StatusError};
 
 /// The answer to a well-formed patch that does not fit the object. Upstream keeps its reasons to itself.
@@ -22,15 +23,20 @@ fn undecodable(why: impl std::fmt::Display) -> StatusError {
     StatusError::bad_request(format!("error decoding patch: {why}"))
 }
 
+/// Parses a patch, refusing what is no JSON in Go's words.
+fn parse(patch: &[u8]) -> Result<Value, String> {
+    syntax::check(patch)?;
+    serde_json::from_slice(patch).map_err(|error| error.to_string())
+}
+
 /// Parses a patch that must be a JSON object. `null` is `None`.
-fn parse_object(patch: &[u8]) -> Result<Option<Map<String, Value>>, StatusError> {
-    match serde_json::from_slice(patch).map_err(undecodable)? {
+fn parse_object(patch: &[u8]) -> Result<Option<Map<String, Value>>, String> {
+    match parse(patch)? {
         Value::Object(map) => Ok(Some(map)),
         Value::Null => Ok(None),
-        other => Err(undecodable(format!(
-            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-            go_kind(&other)
-        ))),
+        other => {
+            Err(format!("json: cannot unmarshal {} into Go value of type map[string]interface {{}}", go_kind(&other)))
+        }
     }
 }
 

@@ -21,7 +21,7 @@ const SET_ORDER: &str = "$setElementOrder";
 
 /// Merges the patch into the object, guided by its type.
 pub fn apply(schema: &Schema, ty: TypeId, object: Object, patch: &[u8]) -> Result<Object, StatusError> {
-    let patch = parse_object(patch)?.unwrap_or_default();
+    let patch = parse_object(patch).map_err(StatusError::bad_request)?.unwrap_or_default();
     let original = match object {
         Value::Object(map) => map,
         _ => Map::new(),
