@@ -1,0 +1,7 @@
+//! What travels over HTTP: bodies, media types, answers.
+
+pub mod body;
+pub mod negotiate;
+pub mod respond;
+
+pub use body::Body;

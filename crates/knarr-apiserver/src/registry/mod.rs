@@ -1,0 +1,220 @@
+//! One implementation of every verb over every resource.
+//!
+//! A read loads a snapshot of the resource's cache and sends its bytes. A write builds a tree, takes it through the
+//! strategy and admission, stores it with compare-and-swap, and is answered once the caches have it: whoever got an
+//! answer can read what was written.
+
+pub mod collection;
+pub mod commit;
+pub mod continuation;
+pub mod create;
+pub mod delete;
+pub mod options;
+pub mod patch;
+pub mod read;
+pub mod render;
+pub mod scale;
+pub mod table;
+pub mod update;
+pub mod watch;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use knarr_api::status::{Cause, Details, Reason};
+use knarr_api::strategy;
+use knarr_api::{GroupResource, Object, StatusError, resource};
+use knarr_store::{Store, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Plugin;
+use crate::authentication::User;
+use crate::cache::{Cache, Caches, FieldsOf};
+use options::WriteOptions;
+pub use table::{Held, Served, Table};
+
+/// How long a read waits for a revision that the server has not seen yet, as upstream.
+const FRESHNESS_WAIT: Duration = Duration::from_secs(3);
+
+/// Objects, whatever their kind: the only door to the store.
+pub struct Registry {
+    store: Arc<dyn Store>,
+    pub(crate) caches: Arc<Caches>,
+    table: ArcSwap<Table>,
+    admission: OnceLock<Vec<Arc<dyn Plugin>>>,
+    /// Other servers write to the store too, so that a consistent read must ask it how far it is.
+    shared_store: bool,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// A write as its caller asked for it.
+#[derive(Clone)]
+pub struct Writer {
+    pub user: Arc<User>,
+    pub options: WriteOptions,
+    /// Texts for `Warning` headers end up here.
+    pub warnings: Vec<String>,
+}
+
+impl Writer {
+    pub fn new(user: Arc<User>) -> Self {
+        Writer { user, options: WriteOptions::default(), warnings: Vec::new() }
+    }
+
+    pub(crate) fn strategy_context(&self) -> strategy::Context {
+        strategy::Context {
+            username: self.user.name.clone(),
+            user_uid: self.user.uid.clone(),
+            groups: self.user.groups.clone(),
+            now: jiff::Timestamp::now().as_second(),
+        }
+    }
+}
+
+impl Registry {
+    /// Loads everything that is stored and starts to follow the store, until `shutdown`.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        shared_store: bool,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Self>, StoreError> {
+        let caches = Arc::new(Caches::new(selectable_fields));
+        let rows = &resource::built_in().resources;
+        let rows = rows.iter().map(|row| {
+            let cache = caches.of(&table::stored_resource(row));
+            Arc::new(Served::built_in(row, cache, table::stored_kind(row)))
+        });
+        let table = ArcSwap::from_pointee(Table::new(rows.collect()));
+        let stream = caches.load(&*store).await?;
+        tokio::spawn(follow(caches.clone(), stream, store.clone(), shutdown.clone()));
+        let registry =
+            Registry { store, caches, table, admission: OnceLock::new(), shared_store, shutdown };
+        registry.wait_until_fresh().await?;
+        Ok(Arc::new(registry))
+    }
+
+    /// Sets the admission plug-ins, in order; the first call counts.
+    pub fn set_admission(&self, plugins: Vec<Arc<dyn Plugin>>) {
+        if self.admission.set(plugins).is_err() {
+            tracing::warn!("admission plug-ins are already set");
+        }
+    }
+
+    fn plugins(&self) -> &[Arc<dyn Plugin>] {
+        self.admission.get().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Everything served now.
+    pub fn table(&self) -> arc_swap::Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    /// Adds and removes resources in one step.
+    pub(crate) fn change_table(&self, change: impl Fn(&mut Vec<Arc<Served>>)) {
+        self.table.rcu(|table| {
+            let mut rows = table.rows.clone();
+            change(&mut rows);
+            Table::new(rows)
+        });
+    }
+
+    pub fn served(&self, group: &str, version: &str, resource: &str) -> Option<Arc<Served>> {
+        self.table.load().get(group, version, resource).cloned()
+    }
+
+    /// The cache of a resource, whatever its version.
+    pub fn cache(&self, resource: &GroupResource) -> Arc<Cache> {
+        self.caches.of(resource)
+    }
+
+    /// The revision a consistent read is as of; every write acknowledged before can be read once this returns.
+    pub async fn wait_until_fresh(&self) -> Result<u64, StatusError> {
+        if self.shared_store || self.caches.applied() == 0 {
+            let revision = self.store.revision().await.map_err(store_error)?;
+            self.caches.reached(revision.0).await;
+        }
+        Ok(self.caches.applied())
+    }
+
+    /// Waits a little for `revision`; upstream's answer where it does not come.
+    pub async fn wait_for(&self, revision: u64) -> Result<u64, StatusError> {
+        if self.caches.applied() < revision
+            && tokio::time::timeout(FRESHNESS_WAIT, self.caches.reached(revision)).await.is_err()
+        {
+            return Err(too_large(revision, self.caches.applied()));
+        }
+        Ok(self.caches.applied())
+    }
+
+    /// Ends every watch politely.
+    pub fn close_watches(&self) {
+        self.caches.close_watches();
+    }
+}
+
+fn selectable_fields(resource: &GroupResource) -> Option<FieldsOf> {
+    let row = resource::built_in().resources.iter().find(|r| r.group_resource() == *resource)?;
+    let strategy = strategy::strategy(resource, &row.gvk());
+    let any = !strategy.selectable_field_names().is_empty();
+    any.then(|| Arc::new(move |object: &Object| strategy.selectable_fields(object)) as FieldsOf)
+}
+
+/// Keeps the caches for as long as the server lives: a broken stream is read again from the start of what is kept.
+async fn follow(
+    caches: Arc<Caches>,
+    first: knarr_store::WatchStream,
+    store: Arc<dyn Store>,
+    shutdown: CancellationToken,
+) {
+    let mut stream = first;
+    while let Err(error) = caches.follow(stream, shutdown.clone()).await {
+        tracing::error!(%error, "the store's watch ended; reading everything again");
+        caches.close_watches();
+        stream = loop {
+            if shutdown.is_cancelled() {
+                return;
+            }
+            match caches.load(&*store).await {
+                Ok(stream) => break stream,
+                Err(error) => tracing::error!(%error, "cannot read the store"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+    }
+}
+
+/// The store's failure as an answer.
+pub(crate) fn store_error(error: StoreError) -> StatusError {
+    match error {
+        StoreError::Compacted { .. } => {
+            StatusError::new(Reason::Expired, "The resourceVersion for the provided list is too old.")
+        }
+        other => StatusError::internal(other),
+    }
+}
+
+fn too_large(requested: u64, current: u64) -> StatusError {
+    let cause = Cause {
+        reason: "ResourceVersionTooLarge".into(),
+        message: "Too large resource version".into(),
+        field: String::new(),
+    };
+    StatusError {
+        details: Some(Box::new(Details { causes: vec![cause], retry_after_seconds: 1, ..Details::default() })),
+        ..StatusError::new(
+            Reason::Timeout,
+            format!("Timeout: Too large resource version: {requested}, current: {current}"),
+        )
+    }
+}
+
+impl From<crate::cache::TooOld> for StatusError {
+    fn from(error: crate::cache::TooOld) -> Self {
+        StatusError::new(Reason::Expired, error.to_string())
+    }
+}

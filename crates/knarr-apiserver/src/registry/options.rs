@@ -1,0 +1,257 @@
+//! What a request's query says: ListOptions, GetOptions, CreateOptions, UpdateOptions, PatchOptions.
+
+use std::time::Duration;
+
+use knarr_api::field::{ErrorList, FieldError};
+use knarr_api::selector::{FieldSelector, LabelSelector};
+use knarr_api::{GroupVersionKind, Path, StatusError};
+use serde_json::{Value, json};
+
+/// A query's parameters, decoded.
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn parse(query: &str) -> Self {
+        Query(url::form_urlencoded::parse(query.as_bytes()).map(|(k, v)| (k.into_owned(), v.into_owned())).collect())
+    }
+
+    pub fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(k, _)| k == name).map_or("", |(_, v)| v)
+    }
+
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(k, _)| k == name).map(|(_, v)| v.as_str())
+    }
+
+    /// As upstream reads booleans: anything but `false` and `0` is true, also nothing at all after the name.
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        let value = self.0.iter().find(|(k, _)| k == name).map(|(_, v)| v)?;
+        Some(!(value == "0" || value.eq_ignore_ascii_case("false")))
+    }
+
+    fn number(&self, name: &str) -> Result<Option<i64>, StatusError> {
+        match self.get(name) {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| {
+                StatusError::bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", Value::from(text)))
+            }),
+        }
+    }
+}
+
+/// `resourceVersionMatch`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionMatch {
+    NotOlderThan,
+    Exact,
+}
+
+/// `metav1.ListOptions`, read and checked.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    pub labels: LabelSelector,
+    pub fields: FieldSelector,
+    pub watch: bool,
+    pub bookmarks: bool,
+    pub send_initial_events: Option<bool>,
+    /// `None`: the client said nothing.
+    pub resource_version: Option<u64>,
+    pub version_match: Option<VersionMatch>,
+    pub timeout: Option<Duration>,
+    /// 0: everything.
+    pub limit: usize,
+    pub continue_token: String,
+}
+
+fn invalid_options(kind: &'static str, errors: ErrorList) -> StatusError {
+    StatusError::invalid(&GroupVersionKind::new("meta.k8s.io", "v1", kind), "", errors)
+}
+
+/// Reads a resource version as upstream's versioner does.
+pub fn resource_version(text: &str) -> Result<Option<u64>, StatusError> {
+    match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            let root = Path::ROOT;
+            let value = Value::from(text);
+            let detail = format!("strconv.ParseUint: parsing {value}: invalid syntax");
+            let error = FieldError::invalid(&root.child("resourceVersion"), &value, detail);
+            StatusError::bad_request(error.to_string())
+        }),
+    }
+}
+
+impl ListOptions {
+    pub fn read(query: &Query, watch: bool) -> Result<Self, StatusError> {
+        let errors = check_list(query, watch);
+        if !errors.is_empty() {
+            return Err(invalid_options("ListOptions", errors));
+        }
+        Ok(ListOptions {
+            labels: LabelSelector::parse(query.get("labelSelector"))?,
+            fields: FieldSelector::parse(query.get("fieldSelector"))?,
+            watch,
+            bookmarks: query.flag("allowWatchBookmarks").unwrap_or_default(),
+            send_initial_events: query.flag("sendInitialEvents"),
+            resource_version: resource_version(query.get("resourceVersion"))?,
+            version_match: match query.get("resourceVersionMatch") {
+                "Exact" => Some(VersionMatch::Exact),
+                "NotOlderThan" => Some(VersionMatch::NotOlderThan),
+                _ => None,
+            },
+            timeout: query.number("timeoutSeconds")?.filter(|s| *s > 0).map(|s| Duration::from_secs(s as u64)),
+            limit: query.number("limit")?.unwrap_or_default().max(0) as usize,
+            continue_token: query.get("continue").to_string(),
+        })
+    }
+
+    pub fn selects_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+}
+
+/// Upstream's rules of which list options go together.
+fn check_list(query: &Query, watch: bool) -> ErrorList {
+    let root = Path::ROOT;
+    let match_path = root.child("resourceVersionMatch");
+    let (version, version_match) = (query.get("resourceVersion"), query.get("resourceVersionMatch"));
+    let initial = query.flag("sendInitialEvents");
+    let mut errors = ErrorList::new();
+    if watch {
+        match (initial, version_match) {
+            (None, "") | (Some(_), "NotOlderThan") => {}
+            (None, _) => errors.push(FieldError::forbidden(
+                &match_path,
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            )),
+            (Some(_), _) => errors.push(FieldError::forbidden(
+                &match_path,
+                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+            )),
+        }
+        return errors;
+    }
+    if initial.is_some() {
+        let path = root.child("sendInitialEvents");
+        errors.push(FieldError::forbidden(&path, "sendInitialEvents is forbidden for list"));
+    }
+    if version_match.is_empty() {
+        return errors;
+    }
+    if version.is_empty() {
+        let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+        errors.push(FieldError::forbidden(&match_path, why));
+    }
+    if !query.get("continue").is_empty() {
+        let why = "resourceVersionMatch is forbidden when continue is provided";
+        errors.push(FieldError::forbidden(&match_path, why));
+    }
+    match version_match {
+        "Exact" if version == "0" => {
+            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            errors.push(FieldError::forbidden(&match_path, why));
+        }
+        "Exact" | "NotOlderThan" => {}
+        other => errors.push(FieldError::not_supported(&match_path, &json!(other), &["Exact", "NotOlderThan", ""])),
+    }
+    errors
+}
+
+/// What to do about unknown and duplicate fields.
+pub use knarr_api::decode::FieldValidation;
+
+/// What create, update and patch may say beside the object.
+#[derive(Clone, Debug)]
+pub struct WriteOptions {
+    pub dry_run: bool,
+    pub field_manager: String,
+    pub field_validation: FieldValidation,
+    /// Of an apply.
+    pub force: Option<bool>,
+}
+
+impl Default for WriteOptions {
+    fn default() -> Self {
+        WriteOptions {
+            dry_run: false,
+            field_manager: String::new(),
+            field_validation: FieldValidation::Warn,
+            force: None,
+        }
+    }
+}
+
+impl WriteOptions {
+    /// Reads and checks; `kind` names the options (`CreateOptions`) in errors.
+    pub fn read(query: &Query, kind: &'static str) -> Result<Self, StatusError> {
+        let mut errors = ErrorList::new();
+        let dry_run = read_dry_run(query.all("dryRun"), &mut errors);
+        let field_validation = read_field_validation(query.get("fieldValidation"), &mut errors);
+        let field_manager = query.get("fieldManager").to_string();
+        check_field_manager(&field_manager, &mut errors);
+        if errors.is_empty() {
+            Ok(WriteOptions { dry_run, field_manager, field_validation, force: query.flag("force") })
+        } else {
+            Err(invalid_options(kind, errors))
+        }
+    }
+
+    /// The options as the object that admission sees.
+    pub fn to_object(&self, kind: &'static str) -> Value {
+        let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+        if self.dry_run {
+            options["dryRun"] = json!(["All"]);
+        }
+        if !self.field_manager.is_empty() {
+            options["fieldManager"] = self.field_manager.as_str().into();
+        }
+        options
+    }
+}
+
+/// `dryRun` may only be `All`.
+pub fn read_dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut ErrorList) -> bool {
+    let root = Path::ROOT;
+    let path = root.child("dryRun");
+    let mut dry_run = false;
+    for value in values {
+        dry_run = true;
+        if value != "All" {
+            errors.push(FieldError::not_supported(&path, &json!([value]), &["All"]));
+        }
+    }
+    dry_run
+}
+
+fn read_field_validation(text: &str, errors: &mut ErrorList) -> FieldValidation {
+    match text {
+        "" | "Warn" => FieldValidation::Warn,
+        "Ignore" => FieldValidation::Ignore,
+        "Strict" => FieldValidation::Strict,
+        other => {
+            let root = Path::ROOT;
+            let path = root.child("fieldValidation");
+            errors.push(FieldError::not_supported(&path, &json!(other), &["", "Ignore", "Strict", "Warn"]));
+            FieldValidation::Warn
+        }
+    }
+}
+
+fn check_field_manager(manager: &str, errors: &mut ErrorList) {
+    const MAX: usize = 128;
+    let root = Path::ROOT;
+    let path = root.child("fieldManager");
+    if manager.len() > MAX {
+        errors.push(FieldError::too_long(&path, MAX));
+    }
+    if manager.chars().any(char::is_control) {
+        let why = "should only contain printable characters";
+        errors.push(FieldError::invalid(&path, &json!(manager), why));
+    }
+}
+
+/// The manager's name where the request does not say: the user agent up to its first slash.
+pub fn default_field_manager(headers: &http::HeaderMap) -> String {
+    let agent = headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    agent.split('/').next().unwrap_or_default().chars().take(128).collect()
+}

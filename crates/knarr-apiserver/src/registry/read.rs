@@ -1,0 +1,198 @@
+//! GET and LIST: pointer copies out of the cache.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use knarr_api::StatusError;
+use knarr_api::status::Reason;
+
+use super::continuation::Continuation;
+use super::options::{ListOptions, VersionMatch};
+use super::{Registry, Served};
+use crate::cache::{Entry, Selection, Snapshot};
+
+/// Bytes of one run of a list's body.
+const RUN: usize = 256 * 1024;
+
+/// A page of objects as of one revision.
+pub struct Page {
+    pub entries: Vec<Arc<Entry>>,
+    pub revision: u64,
+    /// Empty on the last page.
+    pub continue_token: String,
+    /// How many follow, where it is known.
+    pub remaining: Option<usize>,
+}
+
+/// Why a list cannot go on.
+pub enum ListError {
+    Status(StatusError),
+    /// The token's revision is gone; the inconsistent one goes on with what stands now.
+    ContinueExpired { inconsistent: String },
+}
+
+impl From<StatusError> for ListError {
+    fn from(error: StatusError) -> Self {
+        ListError::Status(error)
+    }
+}
+
+impl Registry {
+    /// The object, or upstream's 404; `at_least` is the `resourceVersion` of the request.
+    pub async fn get(
+        &self,
+        served: &Served,
+        namespace: &str,
+        name: &str,
+        at_least: Option<u64>,
+    ) -> Result<Arc<Entry>, StatusError> {
+        match at_least {
+            None => self.wait_until_fresh().await?,
+            Some(revision) => self.wait_for(revision).await?,
+        };
+        let key = served.key(namespace, name);
+        let found = served.cache.snapshot().get(&key).cloned();
+        found.ok_or_else(|| StatusError::not_found(&served.group_resource, name))
+    }
+
+    /// A page of a list.
+    pub async fn list(&self, served: &Served, namespace: &str, options: &ListOptions) -> Result<Page, ListError> {
+        check_fields(served, options)?;
+        let (snapshot, revision, after) = self.list_start(served, options).await?;
+        let selection = Selection {
+            namespace: if served.namespaced() { namespace.to_string() } else { String::new() },
+            labels: options.labels.clone(),
+            fields: options.fields.clone(),
+        };
+        Ok(page(&snapshot, revision, after.as_deref(), &selection, options))
+    }
+
+    /// The snapshot a list reads, the revision it is shown with, and the key it follows.
+    async fn list_start(
+        &self,
+        served: &Served,
+        options: &ListOptions,
+    ) -> Result<(Arc<Snapshot>, u64, Option<String>), ListError> {
+        if !options.continue_token.is_empty() {
+            return self.list_continue(served, options).await;
+        }
+        let exact = match (options.version_match, options.resource_version) {
+            (Some(VersionMatch::Exact), Some(revision)) => Some(revision),
+            (None, Some(revision)) if revision > 0 && options.limit > 0 => Some(revision),
+            _ => None,
+        };
+        if let Some(revision) = exact {
+            self.wait_for(revision).await?;
+            let expired = |_| StatusError::new(Reason::Expired, "The resourceVersion for the provided list is too old.");
+            return Ok((served.cache.snapshot_at(revision).map_err(expired)?, revision, None));
+        }
+        let applied = match options.resource_version {
+            None => self.wait_until_fresh().await?,
+            Some(revision) => self.wait_for(revision).await?,
+        };
+        let snapshot = served.cache.snapshot();
+        let revision = snapshot.revision.max(applied);
+        Ok((arc_swap::Guard::into_inner(snapshot), revision, None))
+    }
+
+    async fn list_continue(
+        &self,
+        served: &Served,
+        options: &ListOptions,
+    ) -> Result<(Arc<Snapshot>, u64, Option<String>), ListError> {
+        if options.resource_version.is_some_and(|r| r > 0) {
+            let why = "specifying resource version is not allowed when using continue";
+            return Err(StatusError::bad_request(why).into());
+        }
+        let token = Continuation::decode(&options.continue_token)?;
+        let Some(revision) = token.revision else {
+            let applied = self.wait_until_fresh().await?;
+            let snapshot = served.cache.snapshot();
+            let revision = snapshot.revision.max(applied);
+            return Ok((arc_swap::Guard::into_inner(snapshot), revision, Some(token.after)));
+        };
+        self.wait_for(revision).await?;
+        match served.cache.snapshot_at(revision) {
+            Ok(snapshot) => Ok((snapshot, revision, Some(token.after))),
+            Err(_) => {
+                let inconsistent = Continuation { revision: None, after: token.after }.encode();
+                Err(ListError::ContinueExpired { inconsistent })
+            }
+        }
+    }
+}
+
+/// Refuses fields that the kind cannot be selected by.
+pub fn check_fields(served: &Served, options: &ListOptions) -> Result<(), StatusError> {
+    Ok(options.fields.require_known(served.strategy.selectable_field_names())?)
+}
+
+fn page(
+    snapshot: &Snapshot,
+    revision: u64,
+    after: Option<&str>,
+    selection: &Selection,
+    options: &ListOptions,
+) -> Page {
+    let everything = options.selects_everything();
+    // A selector that names one object need not look at the others.
+    if let Some(name) = options.fields.exact("metadata.name") {
+        let key = if selection.namespace.is_empty() { name.to_string() } else { format!("{}/{name}", selection.namespace) };
+        if let Some(entry) = snapshot.get(&key)
+            && after.is_none()
+        {
+            let entries = if selection.matches(entry) { vec![entry.clone()] } else { Vec::new() };
+            return Page { entries, revision, continue_token: String::new(), remaining: None };
+        }
+    }
+    let mut range = snapshot.range(&selection.namespace, after).filter(|e| everything || selection.matches(e));
+    if options.limit == 0 {
+        return Page { entries: range.cloned().collect(), revision, continue_token: String::new(), remaining: None };
+    }
+    let entries: Vec<Arc<Entry>> = range.by_ref().take(options.limit).cloned().collect();
+    let mut page = Page { entries, revision, continue_token: String::new(), remaining: None };
+    if range.next().is_some()
+        && let Some(last) = page.entries.last()
+    {
+        page.continue_token = Continuation { revision: Some(revision), after: last.key.to_string() }.encode();
+        page.remaining = everything.then(|| range.count() + 1);
+    }
+    page
+}
+
+/// Writes a list whose items are written by `item`, in runs of bytes that go out as they are.
+pub fn list_json(
+    page: &Page,
+    kind: &str,
+    api_version: &str,
+    mut item: impl FnMut(&Entry, &mut BytesMut),
+) -> Vec<Bytes> {
+    let mut runs = Vec::new();
+    let mut out = BytesMut::with_capacity(RUN + RUN / 8);
+    out.put_slice(format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":").as_bytes());
+    put_list_metadata(page, &mut out);
+    out.put_slice(b",\"items\":[");
+    for (i, entry) in page.entries.iter().enumerate() {
+        if i > 0 {
+            out.put_u8(b',');
+        }
+        item(entry, &mut out);
+        if out.len() >= RUN {
+            runs.push(std::mem::replace(&mut out, BytesMut::with_capacity(RUN + RUN / 8)).freeze());
+        }
+    }
+    out.put_slice(b"]}\n");
+    runs.push(out.freeze());
+    runs
+}
+
+pub fn put_list_metadata(page: &Page, out: &mut BytesMut) {
+    out.put_slice(format!("{{\"resourceVersion\":\"{}\"", page.revision).as_bytes());
+    if !page.continue_token.is_empty() {
+        out.put_slice(format!(",\"continue\":\"{}\"", page.continue_token).as_bytes());
+    }
+    if let Some(remaining) = page.remaining {
+        out.put_slice(format!(",\"remainingItemCount\":{remaining}").as_bytes());
+    }
+    out.put_u8(b'}');
+}

@@ -1,0 +1,217 @@
+//! How objects, lists and events are shown: the version, form and encoding that the client asked for.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderValue, Response, StatusCode};
+use knarr_api::object::ObjectExt;
+use knarr_api::{Object, StatusError};
+use serde_json::json;
+
+use super::read::{Page, list_json, put_list_metadata};
+use super::{Served, commit};
+use crate::cache::watchers::{EventType, Json, Render};
+use crate::cache::Entry;
+use crate::http::Body;
+use crate::http::negotiate::{Encoding, Form, Wanted};
+use crate::http::respond;
+
+/// What a write left behind.
+#[derive(Clone, Debug)]
+pub enum Written {
+    Stored(Arc<Entry>),
+    /// What would have been stored, in the stored version.
+    DryRun(Object),
+}
+
+impl Written {
+    /// The object as a tree, in the stored version.
+    pub fn object(&self) -> Object {
+        match self {
+            Written::Stored(entry) => entry.object(),
+            Written::DryRun(object) => object.clone(),
+        }
+    }
+}
+
+/// Shows the objects of one resource as one client wants them.
+#[derive(Clone)]
+pub struct Presenter {
+    pub served: Arc<Served>,
+    pub wanted: Wanted,
+    /// Seconds since the epoch: a table shows ages.
+    pub now: i64,
+    id: String,
+}
+
+impl Presenter {
+    pub fn new(served: &Arc<Served>, wanted: Wanted) -> Self {
+        let id = format!("{}/{}/{:?}/{:?}", served.api_version, served.kind.kind, wanted.form, wanted.encoding);
+        Presenter { served: served.clone(), wanted, now: jiff::Timestamp::now().as_second(), id }
+    }
+
+    /// Whether stored JSON goes out untouched.
+    fn plain(&self) -> bool {
+        self.wanted == Wanted::JSON && self.served.stored_as_served()
+    }
+
+    /// One object's answer.
+    pub fn single(&self, status: StatusCode, written: &Written) -> Result<Response<Body>, StatusError> {
+        if self.plain()
+            && let Written::Stored(entry) = written
+        {
+            return Ok(respond::json_bytes(status, entry.bytes()));
+        }
+        let object = commit::from_stored(&self.served, written.object())?;
+        let shown = match self.wanted.form {
+            Form::Object => object,
+            Form::PartialMetadata => partial(object, "PartialObjectMetadata"),
+            Form::Table => self.table(vec![object], json!({})),
+        };
+        encode(status, self.wanted.encoding, &shown)
+    }
+
+    /// A list's answer.
+    pub fn list(&self, page: &Page) -> Result<Response<Body>, StatusError> {
+        let served = &self.served;
+        if self.plain() {
+            let item: fn(&Entry, &mut BytesMut) = if served.custom { put_typed } else { put_untyped };
+            let runs = list_json(page, &served.list_kind(), &served.api_version, item);
+            return Ok(respond::with_type(StatusCode::OK, respond::JSON, Body::chunks(runs)));
+        }
+        let objects = page.entries.iter().map(|e| commit::from_stored(served, e.object()));
+        let objects: Vec<Object> = objects.collect::<Result<_, _>>()?;
+        let metadata = list_metadata(page);
+        let shown = match self.wanted.form {
+            Form::Table => self.table(objects, metadata),
+            Form::PartialMetadata => {
+                let items: Vec<Object> = objects.into_iter().map(|o| partial(o, "PartialObjectMetadata")).collect();
+                json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
+            }
+            Form::Object => {
+                json!({"kind": served.list_kind(), "apiVersion": served.api_version, "metadata": metadata, "items": objects})
+            }
+        };
+        encode(StatusCode::OK, self.wanted.encoding, &shown)
+    }
+
+    fn table(&self, objects: Vec<Object>, metadata: Object) -> Object {
+        super::render::table_of(&self.served, objects, metadata, self.now)
+    }
+
+    /// The renderer of watch events; equal wishes share their bytes.
+    pub fn events(&self) -> Arc<dyn Render> {
+        if self.plain() { Arc::new(Json) } else { Arc::new(self.clone()) }
+    }
+
+    /// A bookmark event.
+    pub fn bookmark(&self, revision: u64, initial_events_end: bool) -> Bytes {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_events_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self.wanted.form {
+            Form::Object => json!({"kind": self.served.kind.kind, "apiVersion": self.served.api_version, "metadata": metadata}),
+            Form::PartialMetadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
+            Form::Table => self.table(Vec::new(), metadata),
+        };
+        frame(self.wanted.encoding, "BOOKMARK", &object)
+    }
+
+    pub fn content_type(&self, watch: bool) -> HeaderValue {
+        content_type(self.wanted.encoding, watch)
+    }
+}
+
+impl Render for Presenter {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn event(&self, kind: EventType, entry: &Entry, revision: u64, out: &mut BytesMut) {
+        let mut object = match commit::from_stored(&self.served, entry.object()) {
+            Ok(object) => object,
+            Err(error) => {
+                tracing::error!(%error, key = %entry.key, "cannot be shown in this version");
+                return;
+            }
+        };
+        object.set_meta_str("resourceVersion", &revision.to_string());
+        let shown = match self.wanted.form {
+            Form::Object => object,
+            Form::PartialMetadata => partial(object, "PartialObjectMetadata"),
+            Form::Table => self.table(vec![object], json!({"resourceVersion": revision.to_string()})),
+        };
+        out.put_slice(&frame(self.wanted.encoding, kind.as_str(), &shown));
+    }
+}
+
+/// Metadata alone.
+fn partial(mut object: Object, kind: &str) -> Object {
+    let metadata = object.get_mut("metadata").map(Object::take).unwrap_or_else(|| json!({}));
+    json!({"kind": kind, "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+}
+
+fn put_untyped(entry: &Entry, out: &mut BytesMut) {
+    out.put_u8(b'{');
+    out.put_slice(entry.untyped_json());
+}
+
+fn put_typed(entry: &Entry, out: &mut BytesMut) {
+    out.put_slice(entry.json());
+}
+
+fn list_metadata(page: &Page) -> Object {
+    let mut out = BytesMut::new();
+    put_list_metadata(page, &mut out);
+    serde_json::from_slice(&out).unwrap_or_default()
+}
+
+/// One watch event for the wire.
+pub fn frame(encoding: Encoding, kind: &str, object: &Object) -> Bytes {
+    let _ = encoding;
+    let mut text = json!({"type": kind, "object": object}).to_string();
+    text.push('\n');
+    text.into()
+}
+
+fn content_type(encoding: Encoding, watch: bool) -> HeaderValue {
+    match (encoding, watch) {
+        (Encoding::Json | Encoding::Yaml, true) | (Encoding::Json, _) => respond::JSON,
+        (Encoding::Yaml, false) => HeaderValue::from_static("application/yaml"),
+        (Encoding::Protobuf, true) => HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch"),
+        (Encoding::Protobuf, false) => HeaderValue::from_static("application/vnd.kubernetes.protobuf"),
+    }
+}
+
+/// A tree in the encoding that was asked for.
+pub fn encode(status: StatusCode, encoding: Encoding, object: &Object) -> Result<Response<Body>, StatusError> {
+    let bytes: Bytes = match encoding {
+        Encoding::Yaml => serde_saphyr::to_string(object).map_err(StatusError::internal)?.into(),
+        Encoding::Json | Encoding::Protobuf => {
+            let mut text = object.to_string();
+            text.push('\n');
+            text.into()
+        }
+    };
+    Ok(respond::with_type(status, content_type(encoding, false), Body::from(bytes)))
+}
+
+/// `metav1.Table` of these objects.
+pub fn table_of(served: &Served, objects: Vec<Object>, metadata: Object, now: i64) -> Object {
+    let _ = (served, now);
+    let rows: Vec<Object> = objects
+        .into_iter()
+        .map(|object| {
+            let cells = json!([object.name(), object.meta_str("creationTimestamp")]);
+            json!({"cells": cells, "object": partial(object, "PartialObjectMetadata")})
+        })
+        .collect();
+    let columns = json!([
+        {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0},
+        {"name": "Created At", "type": "date", "format": "", "description": "", "priority": 0},
+    ]);
+    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
+}

@@ -1,0 +1,135 @@
+//! Which resources are served, and all that serving one needs.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use knarr_api::schema::{self, Schema, TypeId};
+use knarr_api::strategy::{self, Strategy};
+use knarr_api::{GroupResource, GroupVersionKind, Resource};
+
+use crate::cache::Cache;
+
+/// Something of the binary itself, or of a custom resource that comes and goes.
+pub enum Held<T: ?Sized + 'static> {
+    Static(&'static T),
+    Shared(Arc<T>),
+}
+
+impl<T: ?Sized> Deref for Held<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self {
+            Held::Static(value) => value,
+            Held::Shared(value) => value,
+        }
+    }
+}
+
+/// One resource in one version, as it is served.
+pub struct Served {
+    pub resource: Arc<Resource>,
+    pub group_resource: GroupResource,
+    pub kind: GroupVersionKind,
+    /// What stands in `apiVersion`.
+    pub api_version: String,
+    pub strategy: Held<dyn Strategy>,
+    pub schema: Held<Schema>,
+    /// `None` where the schema says nothing of this kind: any object goes.
+    pub type_id: Option<TypeId>,
+    pub cache: Arc<Cache>,
+    /// The kind in the version that is stored.
+    pub stored_kind: GroupVersionKind,
+    /// Whether a definition made it.
+    pub custom: bool,
+}
+
+impl Served {
+    pub fn built_in(resource: &Arc<Resource>, cache: Arc<Cache>, stored_kind: GroupVersionKind) -> Self {
+        let (group_resource, kind) = (resource.group_resource(), resource.gvk());
+        Served {
+            strategy: Held::Static(strategy::strategy(&group_resource, &kind)),
+            schema: Held::Static(schema::schema()),
+            type_id: schema::schema().by_gvk(&kind),
+            api_version: kind.api_version(),
+            resource: resource.clone(),
+            group_resource,
+            kind,
+            cache,
+            stored_kind,
+            custom: false,
+        }
+    }
+
+    pub fn namespaced(&self) -> bool {
+        self.resource.namespaced()
+    }
+
+    /// Whether stored bytes can be sent as they are.
+    pub fn stored_as_served(&self) -> bool {
+        self.kind == self.stored_kind
+    }
+
+    /// The key within the resource: `namespace/name`, or `name`.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        if self.namespaced() { format!("{namespace}/{name}") } else { name.to_string() }
+    }
+
+    pub fn list_kind(&self) -> String {
+        format!("{}List", self.kind.kind)
+    }
+}
+
+/// All resources served at one moment.
+#[derive(Default, Clone)]
+pub struct Table {
+    by_path: HashMap<String, Arc<Served>, RandomState>,
+    /// In discovery's order.
+    pub rows: Vec<Arc<Served>>,
+}
+
+fn path_of(group: &str, version: &str, resource: &str) -> String {
+    [group, "/", version, "/", resource].concat()
+}
+
+impl Table {
+    pub fn new(rows: Vec<Arc<Served>>) -> Self {
+        let path = |s: &Served| path_of(&s.resource.group, &s.resource.version, &s.resource.resource);
+        Table { by_path: rows.iter().map(|s| (path(s), s.clone())).collect(), rows }
+    }
+
+    pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<Served>> {
+        self.by_path.get(&path_of(group, version, resource))
+    }
+
+    /// Any served version of a resource.
+    pub fn any_version(&self, resource: &GroupResource) -> Option<&Arc<Served>> {
+        self.rows.iter().find(|s| s.group_resource == *resource)
+    }
+
+    pub fn by_kind(&self, kind: &GroupVersionKind) -> Option<&Arc<Served>> {
+        self.rows.iter().find(|s| s.kind == *kind)
+    }
+}
+
+/// The kind that is stored where one resource is served in two versions.
+pub fn stored_kind(resource: &Resource) -> GroupVersionKind {
+    let kind = resource.gvk();
+    match (&*kind.group, &*kind.kind) {
+        ("autoscaling", "HorizontalPodAutoscaler") => GroupVersionKind { version: "v2".into(), ..kind },
+        ("events.k8s.io", "Event") => GroupVersionKind::new("", "v1", "Event"),
+        _ => kind,
+    }
+}
+
+/// Where a resource's objects are kept: two resources may share their objects.
+pub fn stored_resource(resource: &Resource) -> GroupResource {
+    match resource.group_resource() {
+        GroupResource { group, resource } if group == "events.k8s.io" && resource == "events" => {
+            GroupResource::new("", resource)
+        }
+        own => own,
+    }
+}

@@ -1,0 +1,193 @@
+//! WATCH: what stood or happened since, then everything as it happens.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::future::Future;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::Stream;
+use http::{Response, StatusCode};
+use knarr_api::StatusError;
+use tokio::time::{Instant, Sleep};
+
+use super::options::ListOptions;
+use super::read::check_fields;
+use super::render::{self, Presenter};
+use super::{Registry, Served};
+use crate::cache::mailbox::Receiver;
+use crate::cache::watchers::Render;
+use crate::cache::{Caches, EventType, Selection, Started};
+use crate::http::Body;
+use crate::http::body::BoxError;
+use crate::http::respond::{self, Answer};
+
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// Upstream's `--min-request-timeout`: watches without a timeout of their own last this long, up to twice.
+const MIN_TIMEOUT: Duration = Duration::from_secs(1800);
+const RUN: usize = 256 * 1024;
+
+impl Registry {
+    /// Starts a watch. Once the options are valid, every failure is an ERROR event, as upstream.
+    pub async fn watch(
+        &self,
+        served: &Arc<Served>,
+        namespace: &str,
+        options: &ListOptions,
+        presenter: Presenter,
+    ) -> Answer {
+        check_fields(served, options)?;
+        let started = self.start_watch(served, namespace, options, &presenter).await;
+        let body = match started {
+            Ok(events) => Body::stream(events),
+            Err(error) => Body::from(render::frame(presenter.wanted.encoding, "ERROR", &error.to_value())),
+        };
+        Ok(respond::with_type(StatusCode::OK, presenter.content_type(true), body))
+    }
+
+    async fn start_watch(
+        &self,
+        served: &Arc<Served>,
+        namespace: &str,
+        options: &ListOptions,
+        presenter: &Presenter,
+    ) -> Result<WatchStream, StatusError> {
+        let selection = Arc::new(Selection {
+            namespace: if served.namespaced() { namespace.to_string() } else { String::new() },
+            labels: options.labels.clone(),
+            fields: options.fields.clone(),
+        });
+        let applied = match options.resource_version {
+            None => self.wait_until_fresh().await?,
+            Some(revision) => self.wait_for(revision).await?,
+        };
+        let asked = options.resource_version.filter(|r| *r > 0);
+        let everything_first = options.send_initial_events.unwrap_or(asked.is_none());
+        let since = if everything_first { None } else { Some(asked.unwrap_or(applied)) };
+        let render = presenter.events();
+        let started = served.cache.watch(selection.clone(), render.clone(), since)?;
+        let mut initial = initial_events(&started, &selection, &*render, everything_first);
+        if options.send_initial_events == Some(true) && options.bookmarks {
+            initial.push_back(presenter.bookmark(started.snapshot.revision.max(applied), true));
+        }
+        Ok(WatchStream::new(initial, started.receiver, self.caches.clone(), presenter.clone(), options))
+    }
+}
+
+/// What a watcher is told before anything new happens.
+fn initial_events(
+    started: &Started,
+    selection: &Selection,
+    render: &dyn Render,
+    everything: bool,
+) -> VecDeque<Bytes> {
+    let mut runs = VecDeque::new();
+    let mut out = BytesMut::new();
+    let mut roll = |out: &mut BytesMut, at_least: usize| {
+        if out.len() > at_least {
+            runs.push_back(out.split().freeze());
+        }
+    };
+    if everything {
+        for entry in started.snapshot.range(&selection.namespace, None).filter(|e| selection.matches(e)) {
+            render.event(EventType::Added, entry, entry.revision, &mut out);
+            roll(&mut out, RUN);
+        }
+    } else {
+        for change in &started.missed {
+            if let Some((kind, entry)) = change.seen_by(selection) {
+                render.event(kind, entry, change.revision, &mut out);
+                roll(&mut out, RUN);
+            }
+        }
+    }
+    roll(&mut out, 0);
+    runs
+}
+
+/// The body of a watch's answer.
+struct WatchStream {
+    initial: VecDeque<Bytes>,
+    receiver: Receiver,
+    caches: Arc<Caches>,
+    presenter: Presenter,
+    bookmarks: bool,
+    ends: Instant,
+    /// Fires at the next bookmark, or at the end.
+    timer: Pin<Box<Sleep>>,
+    ended: bool,
+}
+
+impl WatchStream {
+    fn new(
+        initial: VecDeque<Bytes>,
+        receiver: Receiver,
+        caches: Arc<Caches>,
+        presenter: Presenter,
+        options: &ListOptions,
+    ) -> Self {
+        let timeout = options.timeout.unwrap_or_else(spread_timeout);
+        let ends = Instant::now() + timeout;
+        let mut stream = WatchStream {
+            initial,
+            receiver,
+            caches,
+            presenter,
+            bookmarks: options.bookmarks,
+            ends,
+            timer: Box::pin(tokio::time::sleep_until(ends)),
+            ended: false,
+        };
+        stream.set_timer();
+        stream
+    }
+
+    fn set_timer(&mut self) {
+        let bookmark = Instant::now() + BOOKMARK_INTERVAL;
+        let next = if self.bookmarks { self.ends.min(bookmark) } else { self.ends };
+        self.timer.as_mut().reset(next);
+    }
+
+    /// The timer fired: the end, a bookmark, or both.
+    fn on_timer(&mut self, applied: u64) -> Option<Bytes> {
+        self.ended = Instant::now() >= self.ends;
+        self.set_timer();
+        self.bookmarks.then(|| self.presenter.bookmark(applied, false))
+    }
+}
+
+/// Between one and two times [`MIN_TIMEOUT`], so that watches begun together do not end together.
+fn spread_timeout() -> Duration {
+    let spread = uuid::Uuid::new_v4().as_u128() as u64 % MIN_TIMEOUT.as_secs();
+    MIN_TIMEOUT + Duration::from_secs(spread)
+}
+
+impl Stream for WatchStream {
+    type Item = Result<Bytes, BoxError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if let Some(run) = self.initial.pop_front() {
+                return Poll::Ready(Some(Ok(run)));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            // Read before the mailbox: a bookmark must not be ahead of what was delivered.
+            let applied = self.caches.applied();
+            match self.receiver.poll_next(cx) {
+                Poll::Ready(Some(run)) => return Poll::Ready(Some(Ok(run))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {}
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if let Some(bookmark) = self.on_timer(applied) {
+                return Poll::Ready(Some(Ok(bookmark)));
+            }
+        }
+    }
+}
