@@ -32,7 +32,7 @@ const WINDOW: usize = 10_000;
 /// The objects of one resource at one revision.
 #[derive(Clone, Default)]
 pub struct Snapshot {
-    /// The revision of the newest change in it.
+    /// It holds every change of its resource up to this revision.
     pub revision: u64,
     pub entries: OrdMap<Arc<str>, Arc<Entry>>,
 }
@@ -105,12 +105,15 @@ pub struct Cache {
     fields_of: Option<FieldsOf>,
     current: ArcSwap<Snapshot>,
     feed: Mutex<Feed>,
+    /// Wakes those who wait for the next change.
+    changed: tokio::sync::Notify,
 }
 
 impl Cache {
     fn new(resource: GroupResource, fields_of: Option<FieldsOf>, floor: u64) -> Self {
         let feed = Feed { floor, ..Feed::default() };
-        Cache { resource, fields_of, current: ArcSwap::default(), feed: Mutex::new(feed) }
+        let current = ArcSwap::from_pointee(Snapshot { revision: floor, entries: OrdMap::new() });
+        Cache { resource, fields_of, current, feed: Mutex::new(feed), changed: tokio::sync::Notify::new() }
     }
 
     /// What stands now.
@@ -171,12 +174,31 @@ impl Cache {
         }
         self.current.store(Arc::new(next));
         feed.watchers.flush();
+        drop(feed);
+        self.changed.notify_waiters();
+    }
+
+    /// Every change after `revision`, in order.
+    pub fn changes_since(&self, revision: u64) -> Result<Vec<Arc<Change>>, TooOld> {
+        self.feed.lock().since(revision)
+    }
+
+    /// Waits until something has changed after `revision`.
+    pub async fn changed_after(&self, revision: u64) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Registered before looking, so that no change can slip between.
+            changed.as_mut().enable();
+            if self.current.load().revision > revision {
+                return;
+            }
+            changed.await;
+        }
     }
 
     fn load(&self, entries: Vec<Arc<Entry>>, revision: u64) {
         let mut feed = self.feed.lock();
         feed.floor = revision;
-        let revision = entries.iter().map(|e| e.revision).max().unwrap_or_default();
         let entries = entries.into_iter().map(|e| (e.key.clone(), e)).collect();
         self.current.store(Arc::new(Snapshot { revision, entries }));
     }

@@ -4,17 +4,23 @@
 //! strategy and admission, stores it with compare-and-swap, and is answered once the caches have it: whoever got an
 //! answer can read what was written.
 
+pub mod apply;
 pub mod collection;
 pub mod commit;
 pub mod continuation;
 pub mod create;
 pub mod delete;
+mod managed;
+mod objects;
 pub mod options;
 pub mod patch;
 pub mod read;
 pub mod render;
 pub mod scale;
+pub mod scale_requests;
+pub mod special;
 pub mod table;
+mod typed;
 pub mod update;
 pub mod watch;
 
@@ -25,10 +31,12 @@ use arc_swap::ArcSwap;
 use knarr_api::status::{Cause, Details, Reason};
 use knarr_api::strategy;
 use knarr_api::{GroupResource, Object, StatusError, resource};
-use knarr_store::{Store, StoreError};
+use knarr_store::{LeaseId, Store, StoreError};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Plugin;
+use crate::admission;
+use crate::allocation::Allocator;
 use crate::authentication::User;
 use crate::cache::{Cache, Caches, FieldsOf};
 use options::WriteOptions;
@@ -42,10 +50,18 @@ pub struct Registry {
     store: Arc<dyn Store>,
     pub(crate) caches: Arc<Caches>,
     table: ArcSwap<Table>,
-    admission: OnceLock<Vec<Arc<dyn Plugin>>>,
+    hooks: OnceLock<Hooks>,
+    event_lease: Mutex<Option<(tokio::time::Instant, LeaseId)>>,
     /// Other servers write to the store too, so that a consistent read must ask it how far it is.
     shared_store: bool,
     pub(crate) shutdown: CancellationToken,
+}
+
+/// What runs around every write.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    pub admission: admission::Chain,
+    pub allocators: Vec<Arc<dyn Allocator>>,
 }
 
 /// A write as its caller asked for it.
@@ -53,13 +69,15 @@ pub struct Registry {
 pub struct Writer {
     pub user: Arc<User>,
     pub options: WriteOptions,
+    /// The server's own write: admission does not see it.
+    pub unadmitted: bool,
     /// Texts for `Warning` headers end up here.
     pub warnings: Vec<String>,
 }
 
 impl Writer {
     pub fn new(user: Arc<User>) -> Self {
-        Writer { user, options: WriteOptions::default(), warnings: Vec::new() }
+        Writer { user, options: WriteOptions::default(), unadmitted: false, warnings: Vec::new() }
     }
 
     pub(crate) fn strategy_context(&self) -> strategy::Context {
@@ -89,20 +107,29 @@ impl Registry {
         let stream = caches.load(&*store).await?;
         tokio::spawn(follow(caches.clone(), stream, store.clone(), shutdown.clone()));
         let registry =
-            Registry { store, caches, table, admission: OnceLock::new(), shared_store, shutdown };
+            Registry {
+            store,
+            caches,
+            table,
+            hooks: OnceLock::new(),
+            event_lease: Mutex::new(None),
+            shared_store,
+            shutdown,
+        };
         registry.wait_until_fresh().await?;
         Ok(Arc::new(registry))
     }
 
-    /// Sets the admission plug-ins, in order; the first call counts.
-    pub fn set_admission(&self, plugins: Vec<Arc<dyn Plugin>>) {
-        if self.admission.set(plugins).is_err() {
-            tracing::warn!("admission plug-ins are already set");
+    /// Sets what runs around every write; the first call counts.
+    pub fn set_hooks(&self, hooks: Hooks) {
+        if self.hooks.set(hooks).is_err() {
+            tracing::warn!("the registry's hooks are already set");
         }
     }
 
-    fn plugins(&self) -> &[Arc<dyn Plugin>] {
-        self.admission.get().map(Vec::as_slice).unwrap_or_default()
+    fn hooks(&self) -> &Hooks {
+        static NONE: std::sync::LazyLock<Hooks> = std::sync::LazyLock::new(Hooks::default);
+        self.hooks.get().unwrap_or(&NONE)
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {

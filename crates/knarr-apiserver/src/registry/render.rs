@@ -41,13 +41,36 @@ pub struct Presenter {
     pub wanted: Wanted,
     /// Seconds since the epoch: a table shows ages.
     pub now: i64,
+    include: Include,
     id: String,
+}
+
+/// What a table's row carries of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Include {
+    None,
+    Metadata,
+    Object,
 }
 
 impl Presenter {
     pub fn new(served: &Arc<Served>, wanted: Wanted) -> Self {
         let id = format!("{}/{}/{:?}/{:?}", served.api_version, served.kind.kind, wanted.form, wanted.encoding);
-        Presenter { served: served.clone(), wanted, now: jiff::Timestamp::now().as_second(), id }
+        Presenter { served: served.clone(), wanted, now: jiff::Timestamp::now().as_second(), include: Include::Metadata, id }
+    }
+
+    /// What a table's rows carry: `None`, `Metadata` (the default) or `Object`.
+    pub fn include(mut self, what: &str) -> Result<Self, StatusError> {
+        self.include = match what {
+            "" | "Metadata" => Include::Metadata,
+            "None" => Include::None,
+            "Object" => Include::Object,
+            other => {
+                return Err(StatusError::bad_request(format!("unrecognized includeObject value: {other:?}")));
+            }
+        };
+        self.id.push_str(what);
+        Ok(self)
     }
 
     /// Whether stored JSON goes out untouched.

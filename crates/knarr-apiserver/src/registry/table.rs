@@ -9,6 +9,7 @@ use knarr_api::schema::{self, Schema, TypeId};
 use knarr_api::strategy::{self, Strategy};
 use knarr_api::{GroupResource, GroupVersionKind, Resource};
 
+use super::scale::ScalePaths;
 use crate::cache::Cache;
 
 /// Something of the binary itself, or of a custom resource that comes and goes.
@@ -44,6 +45,8 @@ pub struct Served {
     pub stored_kind: GroupVersionKind,
     /// Whether a definition made it.
     pub custom: bool,
+    /// Where `scale` finds its numbers, if not in the usual places.
+    pub scale: Option<ScalePaths>,
 }
 
 impl Served {
@@ -60,6 +63,7 @@ impl Served {
             cache,
             stored_kind,
             custom: false,
+            scale: None,
         }
     }
 

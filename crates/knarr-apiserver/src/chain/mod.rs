@@ -1,0 +1,20 @@
+//! The way of every request, from the connection or from memory, to the answer:
+//! panic guard, request info, authentication, audit, in-flight limits, timeout, impersonation, authorization, routes.
+//!
+//! A filter wraps a [`Handler`] and is one; the whole chain is one future with no allocation of its own.
+
+pub mod access;
+pub mod in_flight;
+pub mod request_info;
+pub mod watchdog;
+
+use std::future::Future;
+
+use http::{Request, Response};
+
+use crate::http::Body;
+
+/// Answers requests. Failing is answering: there is no error.
+pub trait Handler: Send + Sync + 'static {
+    fn handle(&self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;
+}

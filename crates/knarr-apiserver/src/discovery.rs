@@ -1,0 +1,238 @@
+//! Which groups, versions and resources there are: plain and aggregated.
+
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, Response, StatusCode};
+use knarr_api::GroupVersion;
+use knarr_api::resource::Subresource;
+use serde_json::{Value, json};
+
+use crate::http::Body;
+use crate::http::negotiate;
+use crate::http::respond;
+use crate::registry::{Served, Table};
+
+/// Groups in discovery's order, each with its versions, the preferred first.
+fn groups(table: &Table) -> Vec<(String, Vec<String>)> {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for served in table.rows.iter() {
+        let (group, version) = (&served.resource.group, &served.resource.version);
+        let at = groups.iter().position(|(g, _)| g == group).unwrap_or_else(|| {
+            groups.push((group.clone(), Vec::new()));
+            groups.len() - 1
+        });
+        if !groups[at].1.contains(version) {
+            groups[at].1.push(version.clone());
+        }
+    }
+    for (_, versions) in &mut groups {
+        versions.sort_by(|a, b| version_order(b).cmp(&version_order(a)).then_with(|| a.cmp(b)));
+    }
+    groups
+}
+
+/// Upstream's order of versions: `v2`, `v1`, `v1beta2`, `v1beta1`, `v1alpha1`, then all else.
+pub fn version_order(version: &str) -> (u8, u64, u64) {
+    let parse = || {
+        let rest = version.strip_prefix('v')?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let major = rest[..digits].parse().ok()?;
+        let (stage, minor) = match &rest[digits..] {
+            "" => (3, 0),
+            tail => match (tail.strip_prefix("beta"), tail.strip_prefix("alpha")) {
+                (Some(minor), _) => (2, minor.parse().ok()?),
+                (_, Some(minor)) => (1, minor.parse().ok()?),
+                _ => return None,
+            },
+        };
+        Some((stage, major, minor))
+    };
+    parse().unwrap_or_default()
+}
+
+/// `GET /api`
+pub fn core_versions(table: &Table, headers: &HeaderMap, server_address: &str) -> Response<Body> {
+    if let Some(aggregated) = aggregated(table, headers, true) {
+        return aggregated;
+    }
+    respond::json(
+        StatusCode::OK,
+        &json!({
+            "kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}],
+        }),
+    )
+}
+
+/// `GET /apis`
+pub fn group_list(table: &Table, headers: &HeaderMap) -> Response<Body> {
+    if let Some(aggregated) = aggregated(table, headers, false) {
+        return aggregated;
+    }
+    let groups: Vec<Value> =
+        groups(table).iter().filter(|(g, _)| !g.is_empty()).map(|(group, versions)| group_value(group, versions)).collect();
+    respond::json(StatusCode::OK, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+}
+
+/// `GET /apis/GROUP`
+pub fn group(table: &Table, name: &str) -> Option<Response<Body>> {
+    let groups = groups(table);
+    let (group, versions) = groups.iter().find(|(g, _)| g == name && !g.is_empty())?;
+    let mut value = group_value(group, versions);
+    value["kind"] = "APIGroup".into();
+    value["apiVersion"] = "v1".into();
+    Some(respond::json(StatusCode::OK, &value))
+}
+
+fn group_value(group: &str, versions: &[String]) -> Value {
+    let one = |version: &String| json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    json!({
+        "name": group,
+        "versions": versions.iter().map(one).collect::<Vec<_>>(),
+        "preferredVersion": versions.first().map(one),
+    })
+}
+
+/// `GET /api/v1`, `GET /apis/GROUP/VERSION`
+pub fn resource_list(table: &Table, group: &str, version: &str) -> Option<Response<Body>> {
+    let of_version = |s: &&Arc<Served>| s.resource.group == group && s.resource.version == version;
+    let mut rows: Vec<&Arc<Served>> = table.rows.iter().filter(of_version).collect();
+    if rows.is_empty() {
+        return None;
+    }
+    rows.sort_by(|a, b| a.resource.resource.cmp(&b.resource.resource));
+    let resources: Vec<Value> = rows.iter().flat_map(|served| resource_values(served)).collect();
+    let group_version = GroupVersion::new(group.to_string(), version.to_string()).to_string();
+    Some(respond::json(
+        StatusCode::OK,
+        &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
+    ))
+}
+
+fn resource_values(served: &Served) -> Vec<Value> {
+    let row = &served.resource;
+    let mut main = json!({
+        "name": row.resource, "singularName": row.singular, "namespaced": row.namespaced(),
+        "kind": row.kind.kind, "verbs": row.verbs,
+    });
+    if !row.short_names.is_empty() {
+        main["shortNames"] = json!(row.short_names);
+    }
+    if !row.categories.is_empty() {
+        main["categories"] = json!(row.categories);
+    }
+    if row.has_verb("list") && row.has_verb("create") {
+        main["storageVersionHash"] = storage_version_hash(served).into();
+    }
+    let mut values = vec![main];
+    values.extend(row.subresources.iter().map(|sub| subresource_value(served, sub)));
+    values
+}
+
+fn subresource_value(served: &Served, sub: &Subresource) -> Value {
+    let row = &served.resource;
+    let mut value = json!({
+        "name": format!("{}/{}", row.resource, sub.name), "singularName": "", "namespaced": row.namespaced(),
+        "kind": sub.kind.kind, "verbs": sub.verbs,
+    });
+    if !sub.kind.version.is_empty() && (&sub.kind.group, &sub.kind.version) != (&row.group, &row.version) {
+        value["group"] = sub.kind.group.as_str().into();
+        value["version"] = sub.kind.version.as_str().into();
+    }
+    value
+}
+
+/// As upstream: base64 of the first bytes of a digest of the kind that is stored.
+fn storage_version_hash(served: &Served) -> String {
+    use base64::Engine;
+    use sha2::Digest;
+    let kind = &served.stored_kind;
+    let digest = sha2::Sha256::digest(format!("{}/{}/{}", kind.group, kind.version, kind.kind));
+    base64::engine::general_purpose::STANDARD.encode(&digest[..8])
+}
+
+/// The aggregated form, where the client asks for it and it comes first.
+fn aggregated(table: &Table, headers: &HeaderMap, core: bool) -> Option<Response<Body>> {
+    let clauses = negotiate::clauses(headers);
+    let version = clauses.iter().find_map(|clause| {
+        let json = matches!(clause.media_type, "application/json" | "*/*");
+        match (json, clause.parameter("as"), clause.parameter("g")) {
+            (true, Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io")) => match clause.parameter("v") {
+                Some(version @ ("v2" | "v2beta1")) => Some(Some(version)),
+                _ => None,
+            },
+            (true, None, _) => Some(None),
+            _ => None,
+        }
+    })??;
+    let items: Vec<Value> =
+        groups(table).iter().filter(|(g, _)| g.is_empty() == core).map(|(g, v)| group_discovery(table, g, v)).collect();
+    let list = json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": items,
+    });
+    Some(with_etag(headers, &list, version))
+}
+
+fn with_etag(headers: &HeaderMap, list: &Value, version: &str) -> Response<Body> {
+    let text = list.to_string();
+    let mut hasher = foldhash::quality::FixedState::default();
+    let hash = std::hash::BuildHasher::hash_one(&mut hasher, &text);
+    let etag = format!("\"{hash:016X}\"");
+    let unchanged = headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes());
+    let content_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+    let content_type = HeaderValue::from_str(&content_type).unwrap_or(respond::JSON);
+    let mut response = if unchanged {
+        respond::with_type(StatusCode::NOT_MODIFIED, content_type, Body::empty())
+    } else {
+        respond::with_type(StatusCode::OK, content_type, Body::from(text))
+    };
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn group_discovery(table: &Table, group: &str, versions: &[String]) -> Value {
+    let version = |version: &String| {
+        let rows = table.rows.iter().filter(|s| s.resource.group == group && s.resource.version == *version);
+        let by_name: BTreeMap<&str, Value> =
+            rows.map(|served| (served.resource.resource.as_str(), resource_discovery(served))).collect();
+        json!({"version": version, "resources": by_name.into_values().collect::<Vec<_>>(), "freshness": "Current"})
+    };
+    let versions: Vec<Value> = versions.iter().map(version).collect();
+    let metadata = if group.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": group, "creationTimestamp": null}) };
+    json!({"metadata": metadata, "versions": versions})
+}
+
+fn resource_discovery(served: &Served) -> Value {
+    let row = &served.resource;
+    let scope = if row.namespaced() { "Namespaced" } else { "Cluster" };
+    let mut value = json!({
+        "resource": row.resource, "responseKind": kind_value(&served.resource.kind, row), "scope": scope,
+        "singularResource": row.singular, "verbs": row.verbs,
+    });
+    if !row.short_names.is_empty() {
+        value["shortNames"] = json!(row.short_names);
+    }
+    if !row.categories.is_empty() {
+        value["categories"] = json!(row.categories);
+    }
+    if !row.subresources.is_empty() {
+        let one = |sub: &Subresource| {
+            json!({"subresource": sub.name, "responseKind": kind_value(&sub.kind, row), "verbs": sub.verbs})
+        };
+        value["subresources"] = row.subresources.iter().map(one).collect();
+    }
+    value
+}
+
+/// Group and version stand only where they are not the resource's own.
+fn kind_value(kind: &knarr_api::resource::KindRef, row: &knarr_api::Resource) -> Value {
+    let own = (kind.group.as_str(), kind.version.as_str()) == (row.group.as_str(), row.version.as_str());
+    let (group, version) = if own { ("", "") } else { (kind.group.as_str(), kind.version.as_str()) };
+    json!({"group": group, "version": version, "kind": kind.kind})
+}

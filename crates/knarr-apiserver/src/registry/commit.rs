@@ -1,0 +1,331 @@
+//! What every write has in common: metadata that the server owns, admission, validation, and the write itself.
+
+use std::sync::Arc;
+
+use knarr_api::object::ObjectExt;
+use knarr_api::status::Reason;
+use knarr_api::{Object, StatusError};
+use knarr_store::{Expect, LeaseId, Revision, StoreError};
+use serde_json::Value;
+
+use super::render::Written;
+use super::{Registry, Served, Writer};
+use crate::admission::{self, Operation};
+use crate::allocation::Reservation;
+use crate::cache::Entry;
+use crate::cache::entry::stored_json;
+use crate::cache::follow::store_key;
+
+/// The object that a write concerns.
+#[derive(Clone)]
+pub struct Target {
+    pub served: Arc<Served>,
+    /// Empty for cluster-scoped resources.
+    pub namespace: String,
+    pub name: String,
+    /// Empty for the object itself.
+    pub subresource: String,
+}
+
+impl Target {
+    pub fn new(served: &Arc<Served>, namespace: &str, name: &str) -> Self {
+        let namespace = if served.namespaced() { namespace.to_string() } else { String::new() };
+        Target { served: served.clone(), namespace, name: name.to_string(), subresource: String::new() }
+    }
+
+    pub fn key(&self) -> String {
+        self.served.key(&self.namespace, &self.name)
+    }
+
+    pub fn not_found(&self) -> StatusError {
+        StatusError::not_found(&self.served.group_resource, &self.name)
+    }
+
+    pub fn conflict(&self, why: impl std::fmt::Display) -> StatusError {
+        StatusError::conflict(&self.served.group_resource, &self.name, why)
+    }
+}
+
+/// Upstream's 409 of a write that was based on an older state.
+pub const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
+
+/// Why a write did not happen.
+pub enum CommitError {
+    /// Somebody else wrote this object in between; it now stands at this revision (`None`: it is gone).
+    Raced(Option<Revision>),
+    Status(StatusError),
+}
+
+impl From<StatusError> for CommitError {
+    fn from(error: StatusError) -> Self {
+        CommitError::Status(error)
+    }
+}
+
+/// The served version of what is stored.
+pub fn from_stored(served: &Served, object: Object) -> Result<Object, StatusError> {
+    if served.stored_as_served() {
+        return Ok(object);
+    }
+    convert(served, object, &served.kind)
+}
+
+/// The stored version of what is served.
+pub fn to_stored(served: &Served, object: Object) -> Result<Object, StatusError> {
+    if served.stored_as_served() {
+        return Ok(object);
+    }
+    convert(served, object, &served.stored_kind)
+}
+
+fn convert(served: &Served, mut object: Object, to: &knarr_api::GroupVersionKind) -> Result<Object, StatusError> {
+    if !served.custom {
+        tracing::trace!(?to, "converted");
+    }
+    object["apiVersion"] = to.api_version().into();
+    object["kind"] = to.kind.clone().into();
+    Ok(object)
+}
+
+impl Registry {
+    /// What admission is shown.
+    pub(super) fn admission_request(
+        &self,
+        operation: Operation,
+        target: &Target,
+        writer: &Writer,
+        object: Option<Object>,
+        old: Option<Arc<Object>>,
+    ) -> admission::Request {
+        let options_kind = match operation {
+            Operation::Create => "CreateOptions",
+            Operation::Update => "UpdateOptions",
+            Operation::Delete => "DeleteOptions",
+            Operation::Connect => "ConnectOptions",
+        };
+        admission::Request {
+            operation,
+            resource: target.served.resource.clone(),
+            subresource: target.subresource.clone(),
+            namespace: target.namespace.clone(),
+            name: target.name.clone(),
+            user: writer.user.clone(),
+            object,
+            old_object: old,
+            options: writer.options.to_object(options_kind),
+            dry_run: writer.options.dry_run,
+            warnings: Vec::new(),
+            audit_annotations: Vec::new(),
+        }
+    }
+
+    /// Lets the plug-ins change a new or changed object.
+    pub(super) async fn admit_mutating(
+        &self,
+        operation: Operation,
+        target: &Target,
+        writer: &mut Writer,
+        object: &mut Object,
+        old: Option<&Arc<Object>>,
+    ) -> Result<(), StatusError> {
+        if writer.unadmitted {
+            return Ok(());
+        }
+        let mut request = self.admission_request(operation, target, writer, Some(object.take()), old.cloned());
+        let admitted = self.hooks().admission.mutate(&mut request).await;
+        writer.warnings.append(&mut request.warnings);
+        *object = request.object.unwrap_or_default();
+        admitted
+    }
+
+    /// Lets the plug-ins refuse an object that is otherwise ready to be stored.
+    pub(super) async fn admit_validating(
+        &self,
+        operation: Operation,
+        target: &Target,
+        writer: &mut Writer,
+        object: &mut Object,
+        old: Option<&Arc<Object>>,
+    ) -> Result<(), StatusError> {
+        if writer.unadmitted {
+            return Ok(());
+        }
+        let mut request = self.admission_request(operation, target, writer, Some(object.take()), old.cloned());
+        let admitted = self.hooks().admission.validate(&mut request).await;
+        writer.warnings.append(&mut request.warnings);
+        *object = request.object.unwrap_or_default();
+        admitted
+    }
+
+    /// Reserves numbers (cluster IPs, node ports) for the kinds that have them.
+    pub(super) async fn allocate(
+        &self,
+        target: &Target,
+        writer: &Writer,
+        object: &mut Object,
+        old: Option<&Object>,
+    ) -> Result<Vec<Box<dyn Reservation>>, StatusError> {
+        let mut reservations = Vec::new();
+        for allocator in &self.hooks().allocators {
+            if allocator.handles(&target.served.group_resource) {
+                reservations.extend(allocator.begin(object, old, writer.options.dry_run).await?);
+            }
+        }
+        Ok(reservations)
+    }
+
+    /// Stores a ready object and waits until the caches have it.
+    pub(super) async fn put(
+        &self,
+        target: &Target,
+        object: Object,
+        expect: Expect,
+    ) -> Result<Arc<Entry>, CommitError> {
+        let mut object = to_stored(&target.served, object)?;
+        let bytes = stored_json(&mut object).map_err(StatusError::internal)?;
+        let key = target.key();
+        let cache = &target.served.cache;
+        let lease = self.lease_for(target).await?;
+        let revision = self.store.put(&store_key(&cache.resource, &key), bytes.clone(), expect, lease).await;
+        let revision = revision.map_err(raced)?;
+        self.caches.reached(revision.0).await;
+        let current = cache.snapshot().get(&key).filter(|e| e.revision == revision.0).cloned();
+        match current {
+            Some(entry) => Ok(entry),
+            // Somebody has already written again: answer with what this write made of it.
+            None => {
+                let entry = Entry::parse(key.into(), &bytes, revision.0, None);
+                Ok(Arc::new(entry.map_err(StatusError::internal)?))
+            }
+        }
+    }
+
+    /// Deletes for good and waits until the caches know; returns the object as of its deletion.
+    pub(super) async fn remove(&self, target: &Target, expect: Revision) -> Result<(), CommitError> {
+        let cache = &target.served.cache;
+        let key = store_key(&cache.resource, &target.key());
+        let (revision, gone) = self.store.delete(&key, Expect::Revision(expect)).await.map_err(raced)?;
+        self.caches.reached(revision.0).await;
+        let allocators = self.hooks().allocators.iter();
+        let mut allocators = allocators.filter(|a| a.handles(&target.served.group_resource)).peekable();
+        if allocators.peek().is_some()
+            && let Ok(object) = serde_json::from_slice(&gone.value)
+        {
+            allocators.for_each(|a| a.released(&object));
+        }
+        Ok(())
+    }
+
+    /// What stands now, in the served version, with its entry.
+    pub(super) async fn current(&self, target: &Target) -> Result<Option<(Arc<Entry>, Object)>, StatusError> {
+        self.wait_until_fresh().await?;
+        let entry = target.served.cache.snapshot().get(&target.key()).cloned();
+        entry.map(|entry| Ok((entry.clone(), from_stored(&target.served, entry.object())?))).transpose()
+    }
+
+    /// After a race: waits until the caches know the winner.
+    pub(super) async fn after_race(&self, winner: Option<Revision>) -> Result<(), StatusError> {
+        let revision = match winner {
+            Some(revision) => revision,
+            None => self.store.revision().await.map_err(super::store_error)?,
+        };
+        self.caches.reached(revision.0).await;
+        Ok(())
+    }
+}
+
+fn raced(error: StoreError) -> CommitError {
+    match error {
+        StoreError::Conflict { current, .. } => CommitError::Raced(current.map(|kv| kv.mod_revision)),
+        other => CommitError::Status(super::store_error(other)),
+    }
+}
+
+/// A new object's metadata: what the server sets and what a creator may not.
+pub(super) fn fill_system_fields(object: &mut Object) {
+    let metadata = object.metadata_mut();
+    for field in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        metadata.remove(field);
+    }
+    metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+    metadata.insert("creationTimestamp".into(), now_text().into());
+}
+
+/// The present as `metav1.Time` writes it.
+pub fn now_text() -> String {
+    time_text(jiff::Timestamp::now())
+}
+
+pub fn time_text(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Sets the namespace of the request, and refuses another one in the object.
+pub(super) fn ensure_namespace(target: &Target, object: &mut Object) -> Result<(), StatusError> {
+    let given = object.namespace();
+    if !given.is_empty() && given != target.namespace {
+        return Err(StatusError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    object.set_meta_str("namespace", &target.namespace);
+    Ok(())
+}
+
+/// Refuses an object that is not the one the URL names.
+pub(super) fn ensure_name(target: &Target, object: &mut Object) -> Result<(), StatusError> {
+    let given = object.name();
+    if given.is_empty() {
+        object.set_meta_str("name", &target.name);
+    } else if given != target.name {
+        return Err(StatusError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({})",
+            target.name
+        )));
+    }
+    Ok(())
+}
+
+/// Whether the root fields that a kind's generation counts differ.
+pub(super) fn generation_changed(fields: &[&str], new: &Object, old: &Object) -> bool {
+    fields.iter().any(|f| new.get(*f).unwrap_or(&Value::Null) != old.get(*f).unwrap_or(&Value::Null))
+}
+
+/// Upstream's answer to too many lost races.
+pub(super) fn too_many_races(target: &Target) -> StatusError {
+    target.conflict(MODIFIED)
+}
+
+/// What a dry run answers with: nothing was stored, so the version is the one before.
+pub(super) fn dry(object: Object) -> Written {
+    Written::DryRun(object)
+}
+
+/// An event lives an hour, as upstream's `--event-ttl`.
+const EVENT_TTL_SECONDS: u32 = 3600;
+/// Events of this long share a lease.
+const LEASE_SHARED: std::time::Duration = std::time::Duration::from_secs(60);
+
+impl Registry {
+    async fn lease_for(&self, target: &Target) -> Result<Option<LeaseId>, StatusError> {
+        let resource = &target.served.cache.resource;
+        if !(resource.group.is_empty() && resource.resource == "events") {
+            return Ok(None);
+        }
+        let now = tokio::time::Instant::now();
+        let shared = *self.event_lease.lock();
+        if let Some((since, lease)) = shared
+            && now < since + LEASE_SHARED
+        {
+            return Ok(Some(lease));
+        }
+        let lease = self.store.grant_lease(EVENT_TTL_SECONDS).await.map_err(super::store_error)?;
+        *self.event_lease.lock() = Some((now, lease));
+        Ok(Some(lease))
+    }
+}
+
+/// An internal failure that names what it concerns.
+pub(super) fn unexpected(what: &str) -> StatusError {
+    StatusError::new(Reason::InternalError, format!("Internal error occurred: {what}"))
+}

@@ -1,0 +1,69 @@
+//! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply.
+
+use bytes::Bytes;
+use knarr_api::decode::FieldValidation;
+use knarr_api::{Object, StatusError, patch};
+
+use super::Served;
+use super::update::Change;
+use crate::http::negotiate::{self, Encoding};
+
+/// What a patch is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatchType {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+impl PatchType {
+    /// Of a `Content-Type`; upstream's 415 where this resource does not take it.
+    pub fn parse(media_type: &str, served: &Served) -> Result<Self, StatusError> {
+        match media_type {
+            "application/json-patch+json" => Ok(PatchType::Json),
+            "application/merge-patch+json" => Ok(PatchType::Merge),
+            "application/strategic-merge-patch+json" if !served.custom => Ok(PatchType::Strategic),
+            "application/apply-patch+yaml" => Ok(PatchType::Apply),
+            _ => Err(negotiate::unsupported(if served.custom {
+                "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
+            } else {
+                "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"
+            })),
+        }
+    }
+}
+
+/// Applies a JSON, merge or strategic patch to any tree.
+pub fn apply(kind: PatchType, served: &Served, body: &Bytes, current: Object) -> Result<Object, StatusError> {
+    match kind {
+        PatchType::Json => patch::json::apply(current, body),
+        PatchType::Merge => patch::merge::apply(current, body),
+        PatchType::Strategic => match served.type_id {
+            Some(id) => patch::strategic::apply(&served.schema, id, current, body),
+            None => patch::merge::apply(current, body),
+        },
+        PatchType::Apply => Err(super::commit::unexpected("an apply is no plain patch")),
+    }
+}
+
+/// A patch on its way to an object.
+pub struct Patch<'a> {
+    pub kind: PatchType,
+    pub served: &'a Served,
+    pub body: Bytes,
+    pub validation: FieldValidation,
+    /// What decoding the result had to say.
+    pub warnings: Vec<String>,
+}
+
+impl Change for Patch<'_> {
+    fn apply(&mut self, current: &Object) -> Result<Object, StatusError> {
+        let patched = apply(self.kind, self.served, &self.body, current.clone())?;
+        // The result is read like any body: a patch may have put anything anywhere.
+        let text = serde_json::to_vec(&patched).map_err(StatusError::internal)?;
+        let decoded = self.served.decode(&text.into(), Encoding::Json, self.validation)?;
+        self.warnings = decoded.warnings;
+        Ok(decoded.object)
+    }
+}

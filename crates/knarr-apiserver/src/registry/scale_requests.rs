@@ -1,0 +1,67 @@
+//! GET, PUT and PATCH of `scale`.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use knarr_api::decode::{self, FieldValidation};
+use knarr_api::{GroupVersionKind, Object};
+
+use super::patch::{self, PatchType};
+use super::render;
+use super::scale::{MakeScale, ScalePaths, SetReplicas, scale_of};
+use super::{Registry, Served, commit, typed};
+use crate::http::negotiate::{self, Encoding};
+use crate::http::respond::{self, Answer};
+use crate::resources::Request;
+
+/// The kind that `scale` speaks.
+fn scale_kind() -> GroupVersionKind {
+    GroupVersionKind::new("autoscaling", "v1", "Scale")
+}
+
+/// Where this kind keeps its replicas.
+fn paths_of(served: &Served) -> ScalePaths {
+    served.scale.clone().unwrap_or_default()
+}
+
+pub async fn serve(registry: &Arc<Registry>, request: Request) -> Answer {
+    let wanted = negotiate::accept(request.headers(), false)?;
+    let paths = paths_of(&request.served);
+    if request.info.verb == "get" {
+        let entry = registry.get(&request.served, &request.info.namespace, &request.info.name, None).await?;
+        let object = commit::from_stored(&request.served, entry.object())?;
+        return render::encode(StatusCode::OK, wanted.encoding, &scale_of(&object, &paths));
+    }
+    let patches = request.info.verb == "patch";
+    let mut writer = request.writer(if patches { "PatchOptions" } else { "UpdateOptions" })?;
+    let mut target = request.target();
+    // The change is one of `spec`, made through another view.
+    target.subresource = String::new();
+    let validation = writer.options.field_validation;
+    let served = target.served.clone();
+    let scale: MakeScale = if patches {
+        let kind = PatchType::parse(negotiate::content_type(request.headers()), &served)?;
+        let body = request.body.collect_limited().await?;
+        Box::new(move |current: &Object| {
+            let patched = match kind {
+                PatchType::Json => patch::apply(kind, &served, &body, current.clone())?,
+                _ => patch::apply(PatchType::Merge, &served, &body, current.clone())?,
+            };
+            let text = serde_json::to_vec(&patched).map_err(knarr_api::StatusError::internal)?;
+            Ok(decode::decode_object(&text, decode::Encoding::Json, &scale_kind(), FieldValidation::Ignore)?.object)
+        })
+    } else {
+        let encoding = negotiate::body_encoding(request.headers())?;
+        let body = request.body.collect_limited().await?;
+        let decoded = decode::decode_object(&body, typed::decode_encoding(encoding)?, &scale_kind(), validation)?;
+        writer.warnings = decoded.warnings;
+        Box::new(move |_: &Object| Ok(decoded.object.clone()))
+    };
+    let mut change = SetReplicas { paths: paths.clone(), scale };
+    let updated = registry.update(&target, &mut change, &mut writer).await?;
+    let object = commit::from_stored(&target.served, updated.written.object())?;
+    let mut response = render::encode(StatusCode::OK, wanted.encoding, &scale_of(&object, &paths))?;
+    respond::add_warnings(&mut response, &writer.warnings);
+    let _: Encoding = wanted.encoding;
+    Ok(response)
+}

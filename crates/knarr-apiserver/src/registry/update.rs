@@ -1,0 +1,277 @@
+//! PUT, and what PATCH has in common with it.
+
+use std::sync::Arc;
+
+use knarr_api::object::ObjectExt;
+use knarr_api::{FieldError, Object, Path, StatusError};
+use knarr_store::{Expect, Revision};
+use serde_json::{Value, json};
+
+use super::commit::{self, CommitError, MODIFIED, Target};
+use super::delete::held_by_spec;
+use super::render::Written;
+use super::{Registry, Writer, managed};
+use crate::admission::Operation;
+use crate::cache::Entry;
+
+/// Times a patch is tried again on a newer state, as upstream.
+const PATCH_ATTEMPTS: usize = 5;
+/// A write that names no version always wins in the end.
+const UNCONDITIONAL_ATTEMPTS: usize = 100;
+
+/// What a request wants of an existing object.
+pub trait Change: Send {
+    /// The object as it should be, made from the one that stands; both in the served version.
+    fn apply(&mut self, current: &Object) -> Result<Object, StatusError>;
+
+    /// How often a lost race may be tried again.
+    fn attempts(&self) -> usize {
+        PATCH_ATTEMPTS
+    }
+
+    /// The object to create where there is none; `None` is a 404.
+    fn create(&mut self) -> Option<Object> {
+        None
+    }
+
+    /// Whether the fields of the result are already attributed (an apply does it itself).
+    fn manages_fields(&self) -> bool {
+        false
+    }
+}
+
+/// A whole new object.
+pub struct Replace {
+    pub object: Object,
+    pub may_create: bool,
+}
+
+impl Change for Replace {
+    fn apply(&mut self, _current: &Object) -> Result<Object, StatusError> {
+        Ok(self.object.clone())
+    }
+
+    fn attempts(&self) -> usize {
+        UNCONDITIONAL_ATTEMPTS
+    }
+
+    fn create(&mut self) -> Option<Object> {
+        let creates = self.may_create && self.object.resource_version().is_empty();
+        creates.then(|| self.object.clone())
+    }
+}
+
+/// Whether the object had to be made.
+pub struct Updated {
+    pub written: Written,
+    pub created: bool,
+}
+
+impl Registry {
+    /// Changes an object until nobody else wrote in between.
+    pub async fn update(
+        &self,
+        target: &Target,
+        change: &mut dyn Change,
+        writer: &mut Writer,
+    ) -> Result<Updated, StatusError> {
+        for _ in 0..change.attempts() {
+            let Some((entry, old)) = self.current(target).await? else {
+                let object = change.create().ok_or_else(|| target.not_found())?;
+                let written = self.create(&target.served, &target.namespace, object, writer).await?;
+                return Ok(Updated { written, created: true });
+            };
+            let warnings = writer.warnings.len();
+            match self.update_once(target, &entry, old, change, writer).await {
+                Ok(written) => return Ok(Updated { written, created: false }),
+                Err(CommitError::Status(error)) => return Err(error),
+                Err(CommitError::Raced(winner)) => {
+                    writer.warnings.truncate(warnings);
+                    self.after_race(winner).await?;
+                }
+            }
+        }
+        Err(commit::too_many_races(target))
+    }
+
+    async fn update_once(
+        &self,
+        target: &Target,
+        entry: &Arc<Entry>,
+        old: Object,
+        change: &mut dyn Change,
+        writer: &mut Writer,
+    ) -> Result<Written, CommitError> {
+        let served = &target.served;
+        let mut object = change.apply(&old)?;
+        commit::ensure_name(target, &mut object)?;
+        commit::ensure_namespace(target, &mut object)?;
+        check_preconditions(target, &object, entry)?;
+        served.apply_defaults(&mut object);
+        let old = Arc::new(old);
+        self.admit_mutating(Operation::Update, target, writer, &mut object, Some(&old)).await?;
+        self.prepare_update(target, &mut object, &old, writer);
+        let reservations = match target.subresource.as_str() {
+            "" => self.allocate(target, writer, &mut object, Some(&old)).await?,
+            _ => Vec::new(),
+        };
+        if !change.manages_fields() {
+            managed::on_update(served, &mut object, &old, &target.subresource, writer)?;
+        }
+        self.validate_changed(target, &object, &old, writer)?;
+        served.strategy.canonicalize(&mut object);
+        self.admit_validating(Operation::Update, target, writer, &mut object, Some(&old)).await?;
+        let written = self.put_or_remove(target, entry, object, &old, writer.options.dry_run).await?;
+        if matches!(written, Written::Stored(_)) {
+            reservations.into_iter().for_each(|r| r.commit());
+        }
+        Ok(written)
+    }
+
+    /// A change of any field by the server itself: neither admitted, nor prepared, nor validated.
+    pub(super) async fn overwrite(&self, target: &Target, change: &mut dyn Change) -> Result<Object, StatusError> {
+        for _ in 0..UNCONDITIONAL_ATTEMPTS {
+            let (entry, old) = self.current(target).await?.ok_or_else(|| target.not_found())?;
+            let object = change.apply(&old)?;
+            match self.put_or_remove(target, &entry, object, &old, false).await {
+                Ok(written) => return Ok(written.object()),
+                Err(CommitError::Status(error)) => return Err(error),
+                Err(CommitError::Raced(winner)) => self.after_race(winner).await?,
+            }
+        }
+        Err(commit::too_many_races(target))
+    }
+
+    fn prepare_update(&self, target: &Target, object: &mut Object, old: &Object, writer: &Writer) {
+        let served = &target.served;
+        let context = writer.strategy_context();
+        keep_system_fields(object, old);
+        served.reset_for_update(&target.subresource, object, old);
+        match target.subresource.as_str() {
+            "" => served.strategy.prepare_update(&context, object, old),
+            name => served.strategy.prepare_subresource_update(&context, name, object, old),
+        }
+        let fields = served.strategy.generation_fields();
+        if !fields.is_empty() {
+            let changed = target.subresource != "status" && commit::generation_changed(fields, object, old);
+            let generation = old.generation() + i64::from(changed);
+            object.metadata_mut().insert("generation".into(), generation.into());
+        }
+    }
+
+    fn validate_changed(
+        &self,
+        target: &Target,
+        object: &Object,
+        old: &Object,
+        writer: &mut Writer,
+    ) -> Result<(), StatusError> {
+        let served = &target.served;
+        let context = writer.strategy_context();
+        let mut errors = served.validate_metadata(object, Some(old));
+        errors.extend(match target.subresource.as_str() {
+            "" => served.strategy.validate_update(&context, object, old),
+            name => served.strategy.validate_subresource_update(&context, name, object, old),
+        });
+        if !errors.is_empty() {
+            return Err(StatusError::invalid(&served.kind, &target.name, errors));
+        }
+        writer.warnings.extend(served.strategy.warnings(object, Some(old)));
+        Ok(())
+    }
+
+    /// Stores the change; not at all where nothing changed, and for good where it was the last that held a deletion up.
+    async fn put_or_remove(
+        &self,
+        target: &Target,
+        entry: &Arc<Entry>,
+        object: Object,
+        old: &Object,
+        dry_run: bool,
+    ) -> Result<Written, CommitError> {
+        if same_but_times(&object, old) {
+            return Ok(Written::Stored(entry.clone()));
+        }
+        if dry_run {
+            return Ok(commit::dry(commit::to_stored(&target.served, object)?));
+        }
+        let revision = Revision(entry.revision);
+        if object.is_deleting() && object.finalizers().is_empty() && !held_by_spec(&object) && grace_is_over(&object) {
+            self.remove(target, revision).await?;
+            return Ok(commit::dry(commit::to_stored(&target.served, object)?));
+        }
+        Ok(Written::Stored(self.put(target, object, Expect::Revision(revision)).await?))
+    }
+}
+
+fn grace_is_over(object: &Object) -> bool {
+    object.metadata().and_then(|m| m.get("deletionGracePeriodSeconds")).and_then(Value::as_i64).unwrap_or_default() == 0
+}
+
+/// Upstream does not write where only the times in `managedFields` would differ.
+fn same_but_times(object: &Object, old: &Object) -> bool {
+    if object == old {
+        return true;
+    }
+    let (Some(new_fields), Some(old_fields)) = (managed_of(object), managed_of(old)) else { return false };
+    let same_managers = new_fields.len() == old_fields.len()
+        && new_fields.iter().zip(old_fields).all(|(a, b)| {
+            ["manager", "operation", "apiVersion", "subresource", "fieldsV1"].iter().all(|f| a.get(*f) == b.get(*f))
+        });
+    same_managers && {
+        let mut timeless = object.clone();
+        timeless["metadata"]["managedFields"] = json!(old_fields);
+        timeless == *old
+    }
+}
+
+fn managed_of(object: &Object) -> Option<&Vec<Value>> {
+    object.metadata()?.get("managedFields")?.as_array()
+}
+
+/// The version and the identity that the new object names must be the current ones.
+fn check_preconditions(target: &Target, object: &Object, entry: &Entry) -> Result<(), StatusError> {
+    let version = object.resource_version();
+    if version.is_empty() || version == "0" {
+        if !target.served.strategy.allow_unconditional_update() {
+            let root = Path::ROOT;
+            let metadata = root.child("metadata");
+            let path = metadata.child("resourceVersion");
+            let error = FieldError::invalid(&path, &json!(0), "must be specified for an update");
+            return Err(StatusError::invalid(&target.served.kind, &target.name, vec![error]));
+        }
+    } else if version.parse() != Ok(entry.revision) {
+        if version.parse::<u64>().is_err() {
+            let root = Path::ROOT;
+            let metadata = root.child("metadata");
+            let path = metadata.child("resourceVersion");
+            let detail = format!("strconv.ParseUint: parsing {}: invalid syntax", json!(version));
+            let error = FieldError::invalid(&path, &json!(version), detail);
+            return Err(StatusError::invalid(&target.served.kind, &target.name, vec![error]));
+        }
+        return Err(target.conflict(MODIFIED));
+    }
+    let uid = object.uid();
+    if !uid.is_empty() && uid != &*entry.uid {
+        return Err(uid_conflict(target, uid, &entry.uid));
+    }
+    Ok(())
+}
+
+pub(super) fn uid_conflict(target: &Target, asked: &str, actual: &str) -> StatusError {
+    target.conflict(format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {actual}"))
+}
+
+/// Metadata that no update changes.
+fn keep_system_fields(object: &mut Object, old: &Object) {
+    let kept = ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"];
+    let old = old.metadata();
+    let metadata = object.metadata_mut();
+    metadata.remove("selfLink");
+    for field in kept {
+        match old.and_then(|m| m.get(field)) {
+            Some(value) => drop(metadata.insert(field.into(), value.clone())),
+            None => drop(metadata.remove(field)),
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Requests for resources: from HTTP to the registry and back.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderMap, Response, StatusCode};
+use knarr_api::{Object, StatusError};
+
+use crate::authentication::User;
+use crate::chain::request_info::RequestInfo;
+use crate::http::body::Body;
+use crate::http::negotiate::{self, Form};
+use crate::http::respond::{self, Answer};
+use crate::registry::commit::Target;
+use crate::registry::delete::{self, DeleteOptions};
+use crate::registry::options::{self, ListOptions, Query, WriteOptions};
+use crate::registry::patch::{Patch, PatchType};
+use crate::registry::read::ListError;
+use crate::registry::render::{Presenter, Written};
+use crate::registry::update::{Change, Replace};
+use crate::registry::{Registry, Served, Writer, scale_requests};
+use crate::subresources::{self, Handlers};
+
+/// Serves every resource of the registry's table.
+pub struct Resources {
+    pub registry: Arc<Registry>,
+    pub handlers: Handlers,
+}
+
+/// One request, taken apart.
+pub struct Request {
+    pub info: Arc<RequestInfo>,
+    pub user: Arc<User>,
+    pub served: Arc<Served>,
+    pub parts: Parts,
+    pub query: Query,
+    pub body: Body,
+}
+
+impl Request {
+    pub fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    pub fn target(&self) -> Target {
+        let mut target = Target::new(&self.served, &self.info.namespace, &self.info.name);
+        target.subresource = self.info.subresource.clone();
+        target
+    }
+
+    /// The options of a write; the field manager defaults to the client's name.
+    pub fn writer(&self, options_kind: &'static str) -> Result<Writer, StatusError> {
+        let mut writer = Writer::new(self.user.clone());
+        writer.options = WriteOptions::read(&self.query, options_kind)?;
+        if writer.options.field_manager.is_empty() {
+            writer.options.field_manager = options::default_field_manager(self.headers());
+        }
+        Ok(writer)
+    }
+
+    pub fn presenter(&self) -> Result<Presenter, StatusError> {
+        let wanted = negotiate::accept(self.headers(), true)?;
+        Ok(Presenter::new(&self.served, wanted))
+    }
+}
+
+impl Resources {
+    /// The answer, whatever happens.
+    pub async fn serve(&self, info: Arc<RequestInfo>, parts: Parts, body: Body) -> Response<Body> {
+        let Some(served) = self.registry.served(&info.group, &info.version, &info.resource) else {
+            return respond::page_not_found();
+        };
+        if let Some(refusal) = refuse_route(&info, &served) {
+            return refusal;
+        }
+        let user = parts.extensions.get::<Arc<User>>().cloned().unwrap_or_default();
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let request = Request { info, user, served, parts, query, body };
+        self.dispatch(request).await.unwrap_or_else(|error| respond::from_error(&error))
+    }
+
+    async fn dispatch(&self, request: Request) -> Answer {
+        let info = request.info.clone();
+        let special = self.handlers.find(&info.group, &info.resource, &info.subresource);
+        if let Some(handler) = special {
+            return self.special(request, handler.clone()).await;
+        }
+        match (info.subresource.as_str(), info.verb.as_str()) {
+            ("", "list") => self.list(request).await,
+            ("" | "status" | "ephemeralcontainers" | "resize" | "approval", "get") => self.get(request).await,
+            ("", "watch") => self.watch(request).await,
+            ("", "create") => self.create(request).await,
+            ("" | "status" | "ephemeralcontainers" | "resize" | "approval", "update") => self.update(request).await,
+            ("" | "status" | "ephemeralcontainers" | "resize" | "approval", "patch") => self.patch(request).await,
+            ("", "delete") => self.delete(request).await,
+            ("", "deletecollection") => self.delete_collection(request).await,
+            ("scale", _) => scale_requests::serve(&self.registry, request).await,
+            _ => Ok(respond::page_not_found()),
+        }
+    }
+
+    async fn get(&self, request: Request) -> Answer {
+        let presenter = request.presenter()?;
+        let at_least = options::resource_version(request.query.get("resourceVersion"))?;
+        let info = &request.info;
+        let entry = self.registry.get(&request.served, &info.namespace, &info.name, at_least).await?;
+        presenter.single(StatusCode::OK, &Written::Stored(entry))
+    }
+
+    async fn list(&self, request: Request) -> Answer {
+        let options = ListOptions::read(&request.query, false)?;
+        let presenter = request.presenter()?.include(request.query.get("includeObject"))?;
+        match self.registry.list(&request.served, &request.info.namespace, &options).await {
+            Ok(page) => presenter.list(&page),
+            Err(ListError::Status(error)) => Err(error),
+            Err(ListError::ContinueExpired { inconsistent }) => Ok(continue_expired(&inconsistent)),
+        }
+    }
+
+    async fn watch(&self, request: Request) -> Answer {
+        let mut options = ListOptions::read(&request.query, true)?;
+        let info = &request.info;
+        // `/watch/…/name` is the old way to watch one object.
+        if !info.name.is_empty() && options.fields.is_everything() {
+            options.fields = knarr_api::selector::FieldSelector::equals("metadata.name", &info.name);
+        }
+        let presenter = request.presenter()?.include(request.query.get("includeObject"))?;
+        self.registry.watch(&request.served, &info.namespace, &options, presenter).await
+    }
+
+    async fn create(&self, request: Request) -> Answer {
+        let presenter = request.presenter()?;
+        let mut writer = request.writer("CreateOptions")?;
+        let encoding = negotiate::body_encoding(request.headers())?;
+        let (served, namespace) = (request.served, request.info.namespace.clone());
+        let body = request.body.collect_limited().await?;
+        let decoded = served.decode(&body, encoding, writer.options.field_validation)?;
+        writer.warnings = decoded.warnings;
+        let written = self.registry.create(&served, &namespace, decoded.object, &mut writer).await?;
+        let mut response = presenter.single(StatusCode::CREATED, &written)?;
+        respond::add_warnings(&mut response, &writer.warnings);
+        Ok(response)
+    }
+
+    async fn update(&self, request: Request) -> Answer {
+        let presenter = request.presenter()?;
+        let mut writer = request.writer("UpdateOptions")?;
+        let encoding = negotiate::body_encoding(request.headers())?;
+        let target = request.target();
+        let body = request.body.collect_limited().await?;
+        let decoded = target.served.decode(&body, encoding, writer.options.field_validation)?;
+        writer.warnings = decoded.warnings;
+        let may_create = target.subresource.is_empty() && target.served.strategy.allow_create_on_update();
+        let mut change = Replace { object: decoded.object, may_create };
+        self.change(&target, &mut change, writer, &presenter).await
+    }
+
+    async fn patch(&self, request: Request) -> Answer {
+        let presenter = request.presenter()?;
+        let writer = request.writer("PatchOptions")?;
+        let kind = PatchType::parse(negotiate::content_type(request.headers()), &request.served)?;
+        check_force(kind, &writer.options)?;
+        let target = request.target();
+        let body = request.body.collect_limited().await?;
+        let validation = writer.options.field_validation;
+        if kind == PatchType::Apply {
+            let mut change = crate::registry::apply::Apply::new(&target, body, &writer)?;
+            return self.change(&target, &mut change, writer, &presenter).await;
+        }
+        let served = target.served.clone();
+        let mut change = Patch { kind, served: &served, body, validation, warnings: Vec::new() };
+        self.change(&target, &mut change, writer, &presenter).await
+    }
+
+    async fn change(
+        &self,
+        target: &Target,
+        change: &mut dyn Change,
+        mut writer: Writer,
+        presenter: &Presenter,
+    ) -> Answer {
+        let updated = self.registry.update(target, change, &mut writer).await?;
+        let status = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
+        let mut response = presenter.single(status, &updated.written)?;
+        respond::add_warnings(&mut response, &writer.warnings);
+        Ok(response)
+    }
+
+    async fn delete(&self, request: Request) -> Answer {
+        let presenter = request.presenter()?;
+        let mut writer = Writer::new(request.user.clone());
+        let target = request.target();
+        let body = request.body.collect_limited().await?;
+        let options = DeleteOptions::read(&body, &request.query)?;
+        let deleted = self.registry.delete(&target, &options, &mut writer).await?;
+        let mut response = delete::answer(&target, &options, &deleted, &presenter)?;
+        respond::add_warnings(&mut response, &writer.warnings);
+        Ok(response)
+    }
+
+    async fn delete_collection(&self, request: Request) -> Answer {
+        let presenter = request.presenter()?;
+        let list = ListOptions::read(&request.query, false)?;
+        let writer = Writer::new(request.user.clone());
+        let (served, namespace) = (request.served, request.info.namespace.clone());
+        let body = request.body.collect_limited().await?;
+        let options = DeleteOptions::read(&body, &request.query)?;
+        let page = self.registry.delete_collection(&served, &namespace, &list, &options, &writer).await?;
+        presenter.list(&page)
+    }
+
+    /// An endpoint with a handler of its own.
+    async fn special(&self, request: Request, handler: Arc<dyn subresources::Handler>) -> Answer {
+        let wanted = negotiate::accept(request.headers(), false)?;
+        let call = crate::registry::special::call(&self.registry, &*handler, request).await?;
+        let answer = handler.handle(call).await?;
+        let status = StatusCode::from_u16(answer.code).unwrap_or(StatusCode::OK);
+        let mut response = crate::registry::render::encode(status, wanted.encoding, &answer.object)?;
+        respond::add_warnings(&mut response, &answer.warnings);
+        Ok(response)
+    }
+}
+
+/// What upstream's router would not let through: unknown subresources, names where there are none, wrong scopes, verbs
+/// that the resource does not have.
+fn refuse_route(info: &RequestInfo, served: &Served) -> Option<Response<Body>> {
+    let resource = &served.resource;
+    let is_namespace = served.group_resource.group.is_empty() && served.group_resource.resource == "namespaces";
+    let wrong_scope = !resource.namespaced() && !info.namespace.is_empty() && !is_namespace;
+    let all_namespaces = resource.namespaced() && info.namespace.is_empty();
+    if wrong_scope || (all_namespaces && !info.name.is_empty() && !matches!(info.verb.as_str(), "list" | "watch")) {
+        return Some(respond::page_not_found());
+    }
+    if !info.subresource.is_empty() && resource.subresource(&info.subresource).is_none() {
+        return Some(respond::page_not_found());
+    }
+    let verbs: &[String] = match resource.subresource(&info.subresource) {
+        Some(subresource) => &subresource.verbs,
+        None => &resource.verbs,
+    };
+    let has = |verb: &str| verbs.iter().any(|v| v == verb);
+    let allowed = match info.verb.as_str() {
+        "" => false,
+        "create" if info.subresource.is_empty() => info.name.is_empty() && !all_namespaces && has("create"),
+        "update" | "patch" | "delete" if info.name.is_empty() => false,
+        "deletecollection" => has("deletecollection") && !all_namespaces,
+        verb => has(verb),
+    };
+    (!allowed).then(|| respond::method_not_allowed(&allow(verbs, info)))
+}
+
+fn allow(verbs: &[String], info: &RequestInfo) -> String {
+    let methods: &[(&str, &str)] = match (info.name.is_empty(), info.subresource.is_empty()) {
+        (true, _) => &[("deletecollection", "DELETE"), ("list", "GET"), ("create", "POST")],
+        (false, true) => &[("delete", "DELETE"), ("get", "GET"), ("patch", "PATCH"), ("update", "PUT")],
+        (false, false) => &[("get", "GET"), ("patch", "PATCH"), ("create", "POST"), ("update", "PUT")],
+    };
+    let has = |verb: &str| verbs.iter().any(|v| v == verb);
+    methods.iter().filter(|(verb, _)| has(verb)).map(|(_, method)| *method).collect::<Vec<_>>().join(", ")
+}
+
+/// `force` is only for applies, and an apply needs a manager.
+fn check_force(kind: PatchType, options: &WriteOptions) -> Result<(), StatusError> {
+    use knarr_api::{FieldError, GroupVersionKind, Path};
+    let root = Path::ROOT;
+    if kind != PatchType::Apply
+        && let Some(force) = options.force
+    {
+        let path = root.child("force");
+        let error = FieldError::forbidden(&path, "may not be specified for non-apply patch");
+        let _ = force;
+        return Err(StatusError::invalid(&GroupVersionKind::new("meta.k8s.io", "v1", "PatchOptions"), "", vec![error]));
+    }
+    Ok(())
+}
+
+fn continue_expired(inconsistent: &str) -> Response<Body> {
+    const WHY: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the \
+continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the \
+provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk \
+was returned and now may show up in the list.";
+    let error = StatusError::new(knarr_api::status::Reason::Expired, WHY);
+    let mut status: Object = error.to_value();
+    status["metadata"]["continue"] = inconsistent.into();
+    respond::json(StatusCode::GONE, &status)
+}
