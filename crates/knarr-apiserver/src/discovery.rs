@@ -1,7 +1,6 @@
 //! Which groups, versions and resources there are: plain and aggregated.
 
 use std::collections::BTreeMap;
-use std::hash::Hasher;
 use std::sync::Arc;
 
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
@@ -178,8 +177,7 @@ fn aggregated(table: &Table, headers: &HeaderMap, core: bool) -> Option<Response
 
 fn with_etag(headers: &HeaderMap, list: &Value, version: &str) -> Response<Body> {
     let text = list.to_string();
-    let mut hasher = foldhash::quality::FixedState::default();
-    let hash = std::hash::BuildHasher::hash_one(&mut hasher, &text);
+    let hash = std::hash::BuildHasher::hash_one(&foldhash::quality::FixedState::default(), &text);
     let etag = format!("\"{hash:016X}\"");
     let unchanged = headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes());
     let content_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");

@@ -9,9 +9,21 @@ pub mod allocation;
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
+pub mod cache;
+pub mod chain;
+pub mod discovery;
+pub mod http;
+pub mod metrics;
 pub mod objects;
+pub mod pages;
+pub mod registry;
+pub mod resources;
+pub mod server;
 pub mod subresources;
 pub mod tokens;
 
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub use registry::Registry;
+pub use server::{ApiServer, ApiService, Config};

@@ -9,7 +9,7 @@ use knarr_api::{Object, StatusError};
 use crate::authentication::User;
 use crate::chain::request_info::RequestInfo;
 use crate::http::body::Body;
-use crate::http::negotiate::{self, Form};
+use crate::http::negotiate;
 use crate::http::respond::{self, Answer};
 use crate::registry::commit::Target;
 use crate::registry::delete::{self, DeleteOptions};

@@ -9,10 +9,10 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::authentication::{self, PeerCertificates, TransportIdentity, User};
 use crate::authorization;
@@ -127,14 +127,17 @@ impl ApiServer {
     /// Serves HTTPS until `shutdown`, then ends watches politely and waits a little for what is still open.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>, shutdown: CancellationToken) {
         let acceptor = TlsAcceptor::from(tls);
-        let connections = GracefulShutdown::new();
+        let connections = TaskTracker::new();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = shutdown.cancelled() => break,
             };
             match accepted {
-                Ok((stream, _)) => self.serve_connection(stream, acceptor.clone(), connections.watcher()),
+                Ok((stream, _)) => {
+                    let connection = self.serve_connection(stream, acceptor.clone(), shutdown.clone());
+                    connections.spawn(connection);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     // Out of file descriptors, most likely: let others finish first.
@@ -144,7 +147,8 @@ impl ApiServer {
         }
         drop(listener);
         self.registry.close_watches();
-        if tokio::time::timeout(DRAIN_TIMEOUT, connections.shutdown()).await.is_err() {
+        connections.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
     }
@@ -153,10 +157,10 @@ impl ApiServer {
         &self,
         stream: TcpStream,
         acceptor: TlsAcceptor,
-        watcher: hyper_util::server::graceful::Watcher,
-    ) {
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + use<> {
         let chain = self.chain.clone();
-        tokio::spawn(async move {
+        async move {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY refused");
             }
@@ -168,11 +172,18 @@ impl ApiServer {
             };
             let service = ConnectionService { chain, peer: peer_certificates(&tls) };
             let builder = connection_builder();
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service).into_owned();
-            if let Err(error) = watcher.watch(connection).await {
+            let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = shutdown.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
             }
-        });
+        }
     }
 }
 

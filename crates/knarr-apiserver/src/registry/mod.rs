@@ -116,7 +116,8 @@ impl Registry {
             shared_store,
             shutdown,
         };
-        registry.wait_until_fresh().await?;
+        let now = registry.store.revision().await?;
+        registry.caches.reached(now.0).await;
         Ok(Arc::new(registry))
     }
 

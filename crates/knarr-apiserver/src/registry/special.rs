@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use knarr_api::decode;
-use knarr_api::{GroupVersionKind, Object, StatusError, default, schema};
+use knarr_api::{GroupVersionKind, Object, StatusError, default};
 
 use super::patch::{self, PatchType};
 use super::{Registry, Served, typed};
@@ -58,9 +58,7 @@ pub async fn call(_registry: &Arc<Registry>, handler: &dyn Handler, request: Req
             let encoding = typed::decode_encoding(encoding)?;
             let decoded = decode::decode_object(&body, encoding, &kind, writer.options.field_validation)?;
             let mut object = decoded.object;
-            if let Some(id) = schema::schema().by_gvk(&kind) {
-                default::apply_defaults(schema::schema(), id, &mut object);
-            }
+            default::apply_defaults(&kind, &mut object);
             Ok(call(object, verb))
         }
     }

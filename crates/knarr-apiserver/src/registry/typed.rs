@@ -22,7 +22,7 @@ impl Served {
     /// Fills in what was left out.
     pub fn apply_defaults(&self, object: &mut Object) {
         if let Some(id) = self.type_id {
-            default::apply_defaults(&self.schema, id, object);
+            default::apply_typed_defaults(&self.schema, id, object);
         }
         self.strategy.default(object);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
-use http::{Response, StatusCode};
+use http::StatusCode;
 use knarr_api::StatusError;
 use tokio::time::{Instant, Sleep};
 
