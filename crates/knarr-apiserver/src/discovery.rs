@@ -71,8 +71,11 @@ pub fn group_list(table: &Table, headers: &HeaderMap) -> Response<Body> {
     if let Some(aggregated) = aggregated(table, headers, false) {
         return aggregated;
     }
-    let groups: Vec<Value> =
-        groups(table).iter().filter(|(g, _)| !g.is_empty()).map(|(group, versions)| group_value(group, versions)).collect();
+    let groups: Vec<Value> = groups(table)
+        .iter()
+        .filter(|(g, _)| !g.is_empty())
+        .map(|(group, versions)| group_value(group, versions))
+        .collect();
     respond::json(StatusCode::OK, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
@@ -202,7 +205,11 @@ fn group_discovery(table: &Table, group: &str, versions: &[String]) -> Value {
         json!({"version": version, "resources": by_name.into_values().collect::<Vec<_>>(), "freshness": "Current"})
     };
     let versions: Vec<Value> = versions.iter().map(version).collect();
-    let metadata = if group.is_empty() { json!({"creationTimestamp": null}) } else { json!({"name": group, "creationTimestamp": null}) };
+    let metadata = if group.is_empty() {
+        json!({"creationTimestamp": null})
+    } else {
+        json!({"name": group, "creationTimestamp": null})
+    };
     json!({"metadata": metadata, "versions": versions})
 }
 
@@ -220,9 +227,7 @@ fn resource_discovery(served: &Served) -> Value {
         value["categories"] = json!(row.categories);
     }
     if !row.subresources.is_empty() {
-        let one = |sub: &Subresource| {
-            json!({"subresource": sub.name, "responseKind": kind_value(&sub.kind, row), "verbs": sub.verbs})
-        };
+        let one = |sub: &Subresource| json!({"subresource": sub.name, "responseKind": kind_value(&sub.kind, row), "verbs": sub.verbs});
         value["subresources"] = row.subresources.iter().map(one).collect();
     }
     value

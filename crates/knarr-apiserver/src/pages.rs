@@ -33,6 +33,14 @@ pub trait Page: Send + Sync {
     async fn serve(&self, info: &RequestInfo, parts: &Parts) -> Option<Response<Body>>;
 }
 
+#[async_trait::async_trait]
+impl Page for crate::tokens::Discovery {
+    async fn serve(&self, info: &RequestInfo, _parts: &Parts) -> Option<Response<Body>> {
+        let (document, content_type) = self.document(&info.path)?;
+        Some(respond::with_type(StatusCode::OK, HeaderValue::from_static(content_type), Body::from(document)))
+    }
+}
+
 /// Serves the paths that are no resources.
 pub struct Pages {
     pub registry: Arc<Registry>,
@@ -145,7 +153,9 @@ impl Pages {
                 let check = checks.iter().find(|c| c.name == name)?;
                 Some(match (check.check)() {
                     Ok(()) => respond::text(StatusCode::OK, "ok"),
-                    Err(why) => respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}\n")),
+                    Err(why) => {
+                        respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}\n"))
+                    }
                 })
             }
         }
@@ -173,7 +183,8 @@ fn summary(page: &str, checks: &[&HealthCheck], query: &Query) -> Response<Body>
     let unknown: Vec<String> =
         excluded.iter().filter(|e| !checks.iter().any(|c| c.name == **e)).map(|e| format!("{e:?}")).collect();
     if !unknown.is_empty() {
-        lines.push_str(&format!("warn: some health checks cannot be excluded: no matches for {}\n", unknown.join(", ")));
+        lines
+            .push_str(&format!("warn: some health checks cannot be excluded: no matches for {}\n", unknown.join(", ")));
     }
     if failed {
         return respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{page} check failed\n"));

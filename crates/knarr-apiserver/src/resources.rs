@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
-use knarr_api::{Object, StatusError};
+use knarr_api::{FieldError, GroupVersionKind, Object, Path, StatusError};
 
 use crate::authentication::User;
 use crate::chain::request_info::RequestInfo;
 use crate::http::body::Body;
 use crate::http::negotiate;
 use crate::http::respond::{self, Answer};
+use crate::registry::apply::Apply;
 use crate::registry::commit::Target;
 use crate::registry::delete::{self, DeleteOptions};
 use crate::registry::options::{self, ListOptions, Query, WriteOptions};
@@ -157,14 +158,14 @@ impl Resources {
 
     async fn patch(&self, request: Request) -> Answer {
         let presenter = request.presenter()?;
-        let writer = request.writer("PatchOptions")?;
+        let mut writer = request.writer("PatchOptions")?;
         let kind = PatchType::parse(negotiate::content_type(request.headers()), &request.served)?;
-        check_force(kind, &writer.options)?;
+        check_patch_options(kind, &request.query)?;
         let target = request.target();
         let body = request.body.collect_limited().await?;
         let validation = writer.options.field_validation;
         if kind == PatchType::Apply {
-            let mut change = crate::registry::apply::Apply::new(&target, body, &writer)?;
+            let mut change = Apply::new(&target, &body, &mut writer)?;
             return self.change(&target, &mut change, writer, &presenter).await;
         }
         let served = target.served.clone();
@@ -260,18 +261,18 @@ fn allow(verbs: &[String], info: &RequestInfo) -> String {
 }
 
 /// `force` is only for applies, and an apply needs a manager.
-fn check_force(kind: PatchType, options: &WriteOptions) -> Result<(), StatusError> {
-    use knarr_api::{FieldError, GroupVersionKind, Path};
+fn check_patch_options(kind: PatchType, query: &Query) -> Result<(), StatusError> {
     let root = Path::ROOT;
-    if kind != PatchType::Apply
-        && let Some(force) = options.force
-    {
-        let path = root.child("force");
-        let error = FieldError::forbidden(&path, "may not be specified for non-apply patch");
-        let _ = force;
-        return Err(StatusError::invalid(&GroupVersionKind::new("meta.k8s.io", "v1", "PatchOptions"), "", vec![error]));
-    }
-    Ok(())
+    let error = match kind {
+        PatchType::Apply if query.get("fieldManager").is_empty() => {
+            FieldError::required(&root.child("fieldManager"), "is required for apply patch")
+        }
+        PatchType::Json | PatchType::Merge | PatchType::Strategic if query.flag("force").is_some() => {
+            FieldError::forbidden(&root.child("force"), "may not be specified for non-apply patch")
+        }
+        _ => return Ok(()),
+    };
+    Err(StatusError::invalid(&GroupVersionKind::new("meta.k8s.io", "v1", "PatchOptions"), "", vec![error]))
 }
 
 fn continue_expired(inconsistent: &str) -> Response<Body> {

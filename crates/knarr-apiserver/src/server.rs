@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::authentication::{self, PeerCertificates, TransportIdentity, User};
 use crate::authorization;
 use crate::chain::Handler;
-use crate::chain::access::{Audit, Authenticate, Authorize, Impersonate, Impersonator};
+use crate::chain::access::{Audit, Authenticate, Authorize, Impersonate};
 use crate::chain::in_flight::InFlight;
 use crate::chain::request_info::RequestInfo;
 use crate::chain::watchdog::{PanicGuard, ReadRequest, Timeout};
@@ -38,7 +38,6 @@ pub struct Config {
     pub hooks: Hooks,
     /// Endpoints that are not plain reads and writes.
     pub handlers: Handlers,
-    pub impersonator: Option<Arc<dyn Impersonator>>,
     pub audit: Option<Arc<dyn Audit>>,
     /// Paths that are no resources.
     pub pages: Vec<Arc<dyn Page>>,
@@ -101,8 +100,9 @@ impl ApiServer {
                 git_version: format!("v1.36.2+knarr-{}", env!("CARGO_PKG_VERSION")),
             },
         };
-        let authorize = Authorize { inner: routes, authorizers: config.authorization };
-        let impersonate = Impersonate { inner: authorize, impersonator: config.impersonator, audit: config.audit };
+        let authorizers = config.authorization;
+        let authorize = Authorize { inner: routes, authorizers: authorizers.clone() };
+        let impersonate = Impersonate { inner: authorize, authorizers, audit: config.audit };
         let in_flight = InFlight::new(Timeout(impersonate), MAX_READING, MAX_WRITING);
         let authenticate = Authenticate { inner: in_flight, authenticators: config.authentication };
         let chain = PanicGuard(ReadRequest { inner: authenticate, metrics });

@@ -204,8 +204,7 @@ mod tests {
 
     #[test]
     fn a_list_leaves_the_type_out() {
-        let mut object: Object =
-            serde_json::json!({"apiVersion": "v1", "data": {}, "kind": "K", "metadata": {"name": "n", "resourceVersion": "9"}});
+        let mut object: Object = serde_json::json!({"apiVersion": "v1", "data": {}, "kind": "K", "metadata": {"name": "n", "resourceVersion": "9"}});
         let stored = stored_json(&mut object).expect("writes");
         assert_eq!(stored, r#"{"kind":"K","apiVersion":"v1","metadata":{"name":"n"},"data":{}}"#);
         let entry = Entry::parse("n".into(), &stored, 1, None).expect("parses");

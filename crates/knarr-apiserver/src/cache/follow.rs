@@ -22,6 +22,8 @@ pub const ROOT: &str = "/registry/";
 const REPLAYED_REVISIONS: u64 = 2_000;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
+type FieldsByResource = Box<dyn Fn(&GroupResource) -> Option<FieldsOf> + Send + Sync>;
+
 /// The caches of all resources, those unknown yet included (a custom resource's objects may come before its definition).
 pub struct Caches {
     by_resource: ArcSwap<CacheMap>,
@@ -30,7 +32,7 @@ pub struct Caches {
     applied: AtomicU64,
     progress: watch::Sender<u64>,
     /// The fields that selectors of each kind may name.
-    fields_of: Box<dyn Fn(&GroupResource) -> Option<FieldsOf> + Send + Sync>,
+    fields_of: FieldsByResource,
 }
 
 /// The key of an object: `/registry/[group/]resource/[namespace/]name`.

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use knarr_api::StatusError;
 
 use super::Handler;
 use super::request_info::RequestInfo;
-use crate::authentication::{self, User};
+use crate::authentication::{self, User, impersonation};
 use crate::authorization::{self, Attributes, Decision};
 use crate::http::{Body, respond};
 
@@ -32,13 +30,6 @@ impl<H: Handler> Handler for Authenticate<H> {
     }
 }
 
-/// Lets a user act as another.
-#[async_trait]
-pub trait Impersonator: Send + Sync {
-    /// The user that the `Impersonate-` headers ask for, `None` where there are none, 403 where it is not allowed.
-    async fn impersonate(&self, request: &Parts, user: &Arc<User>) -> Result<Option<Arc<User>>, StatusError>;
-}
-
 /// Sees every authenticated request and its answer.
 pub trait Audit: Send + Sync {
     fn answered(&self, info: &RequestInfo, user: &User, code: u16);
@@ -47,7 +38,8 @@ pub trait Audit: Send + Sync {
 /// Impersonation and audit.
 pub struct Impersonate<H> {
     pub inner: H,
-    pub impersonator: Option<Arc<dyn Impersonator>>,
+    /// Who may impersonate whom.
+    pub authorizers: authorization::Chain,
     pub audit: Option<Arc<dyn Audit>>,
 }
 
@@ -55,19 +47,25 @@ impl<H: Handler> Handler for Impersonate<H> {
     async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
         let user = parts.extensions.get::<Arc<User>>().cloned().unwrap_or_default();
-        if let Some(impersonator) = &self.impersonator {
-            match impersonator.impersonate(&parts, &user).await {
-                Ok(Some(other)) => drop(parts.extensions.insert(other)),
-                Ok(None) => {}
-                Err(error) => return respond::from_error(&error),
-            }
+        match impersonation::impersonate(&parts.headers, &user, &self.authorizers).await {
+            Ok(effective) => drop(parts.extensions.insert(effective)),
+            Err(error) => return respond::from_error(&error),
         }
+        remove_impersonation(&mut parts.headers);
         let info = parts.extensions.get::<Arc<RequestInfo>>().cloned();
         let response = self.inner.handle(Request::from_parts(parts, body)).await;
         if let (Some(audit), Some(info)) = (&self.audit, info) {
             audit.answered(&info, &user, response.status().as_u16());
         }
         response
+    }
+}
+
+/// Nobody further on may act on them a second time, nor a proxied server.
+fn remove_impersonation(headers: &mut HeaderMap) {
+    let names: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 

@@ -143,7 +143,8 @@ fn verb_of(method: &Method) -> &'static str {
 }
 
 fn wants_watch(query: &str) -> bool {
-    url::form_urlencoded::parse(query.as_bytes()).any(|(k, v)| k == "watch" && !matches!(v.to_ascii_lowercase().as_str(), "0" | "false"))
+    url::form_urlencoded::parse(query.as_bytes())
+        .any(|(k, v)| k == "watch" && !matches!(v.to_ascii_lowercase().as_str(), "0" | "false"))
 }
 
 #[cfg(test)]
@@ -151,7 +152,16 @@ mod tests {
     use super::*;
 
     /// (method, path and query, verb, group/version, namespace, resource, subresource, name)
-    type Case = (&'static str, &'static str, &'static str, &'static str, &'static str, &'static str, &'static str, &'static str);
+    type Case = (
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+        &'static str,
+    );
 
     const CASES: &[Case] = &[
         ("GET", "/api/v1/namespaces", "list", "/v1", "", "namespaces", "", ""),
@@ -166,7 +176,16 @@ mod tests {
         ("GET", "/api/v1/watch/namespaces/x/pods", "watch", "/v1", "x", "pods", "", ""),
         ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Da", "list", "/v1", "", "pods", "", "a"),
         ("DELETE", "/apis/apps/v1/namespaces/x/deployments", "deletecollection", "apps/v1", "x", "deployments", "", ""),
-        ("PATCH", "/apis/apps/v1/namespaces/x/deployments/d/scale", "patch", "apps/v1", "x", "deployments", "scale", "d"),
+        (
+            "PATCH",
+            "/apis/apps/v1/namespaces/x/deployments/d/scale",
+            "patch",
+            "apps/v1",
+            "x",
+            "deployments",
+            "scale",
+            "d",
+        ),
     ];
 
     #[test]
@@ -184,7 +203,9 @@ mod tests {
 
     #[test]
     fn other_paths_are_not_resources() {
-        for path in ["/", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz", "/version", "/metrics/api/v1"] {
+        for path in
+            ["/", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz", "/version", "/metrics/api/v1"]
+        {
             let info = RequestInfo::parse(&Method::GET, path, "").expect(path);
             assert!(!info.is_resource && info.verb == "get", "{path}");
         }

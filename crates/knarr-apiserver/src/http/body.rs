@@ -27,7 +27,10 @@ enum Inner {
     #[default]
     Empty,
     /// Runs of bytes sent one after the other; a stored object is one of them, never copied.
-    Chunks { rest: VecDeque<Bytes>, length: u64 },
+    Chunks {
+        rest: VecDeque<Bytes>,
+        length: u64,
+    },
     Incoming(hyper::body::Incoming),
     Boxed(BoxBody),
     Stream(ByteStream),

@@ -51,8 +51,7 @@ impl Wanted {
     pub const JSON: Wanted = Wanted { encoding: Encoding::Json, form: Form::Object };
 }
 
-const ACCEPTED: &str =
-    "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// One clause of an `Accept` header.
 pub struct Clause<'a> {
@@ -65,7 +64,8 @@ impl<'a> Clause<'a> {
     fn parse(text: &'a str) -> Self {
         let (media_type, parameters) = text.split_once(';').unwrap_or((text, ""));
         let mut clause = Clause { media_type: media_type.trim(), quality: 1000, parameters };
-        clause.quality = clause.parameter("q").and_then(|q| q.parse::<f32>().ok()).map_or(1000, |q| (q * 1000.0) as u16);
+        clause.quality =
+            clause.parameter("q").and_then(|q| q.parse::<f32>().ok()).map_or(1000, |q| (q * 1000.0) as u16);
         clause
     }
 
@@ -77,9 +77,11 @@ impl<'a> Clause<'a> {
         match (self.parameter("as"), self.parameter("g"), self.parameter("v")) {
             (None, ..) => Some(Form::Object),
             (Some("Table"), Some("meta.k8s.io"), Some("v1" | "v1beta1")) => Some(Form::Table),
-            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"), Some("v1" | "v1beta1")) => {
-                Some(Form::PartialMetadata)
-            }
+            (
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList"),
+                Some("meta.k8s.io"),
+                Some("v1" | "v1beta1"),
+            ) => Some(Form::PartialMetadata),
             _ => None,
         }
     }
@@ -106,10 +108,7 @@ pub fn accept(headers: &HeaderMap, forms: bool) -> Result<Wanted, StatusError> {
         (forms || form == Form::Object).then_some(Wanted { encoding, form })
     };
     clauses(headers).iter().find_map(fits).ok_or_else(|| {
-        StatusError::new(
-            Reason::NotAcceptable,
-            format!("only the following media types are accepted: {ACCEPTED}"),
-        )
+        StatusError::new(Reason::NotAcceptable, format!("only the following media types are accepted: {ACCEPTED}"))
     })
 }
 

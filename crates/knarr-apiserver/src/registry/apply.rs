@@ -1,32 +1,51 @@
 //! Server-side apply.
 
 use bytes::Bytes;
+use knarr_api::decode::FieldValidation;
+use knarr_api::object::ObjectExt;
 use knarr_api::{Object, StatusError};
 
-use super::Writer;
-use super::commit::Target;
+use super::commit::{self, Target};
 use super::update::Change;
+use super::{Writer, managed};
 use crate::http::negotiate::Encoding;
 
 /// A configuration that its manager wants to see.
 pub struct Apply {
+    target: Target,
     config: Object,
+    writer: Writer,
 }
 
 impl Apply {
-    pub fn new(target: &Target, body: Bytes, writer: &Writer) -> Result<Self, StatusError> {
-        let decoded = target.served.decode(&body, Encoding::Yaml, writer.options.field_validation)?;
-        Ok(Apply { config: decoded.object })
+    /// Reads the configuration; from here on, ownership is the apply's to record.
+    pub fn new(target: &Target, body: &Bytes, writer: &mut Writer) -> Result<Self, StatusError> {
+        let decoded = target.served.decode(body, Encoding::Yaml, writer.options.field_validation)?;
+        let mut config = decoded.object;
+        commit::ensure_name(target, &mut config)?;
+        commit::ensure_namespace(target, &mut config)?;
+        writer.warnings.extend(decoded.warnings);
+        writer.fields_managed = true;
+        Ok(Apply { target: target.clone(), config, writer: writer.clone() })
+    }
+
+    fn merged(&self, live: Option<&Object>) -> Result<Object, StatusError> {
+        let served = &self.target.served;
+        let merged = managed::apply(served, live, &self.config, &self.target.subresource, &self.writer)?;
+        let text = serde_json::to_vec(&merged).map_err(StatusError::internal)?;
+        Ok(served.decode(&text.into(), Encoding::Json, FieldValidation::Ignore)?.object)
     }
 }
 
 impl Change for Apply {
     fn apply(&mut self, current: &Object) -> Result<Object, StatusError> {
-        let config = serde_json::to_vec(&self.config).map_err(StatusError::internal)?;
-        knarr_api::patch::merge::apply(current.clone(), &config)
+        self.merged(Some(current))
     }
 
-    fn create(&mut self) -> Option<Object> {
-        Some(self.config.clone())
+    fn create(&mut self) -> Result<Option<Object>, StatusError> {
+        if !self.target.subresource.is_empty() || !self.config.uid().is_empty() {
+            return Ok(None);
+        }
+        self.merged(None).map(Some)
     }
 }

@@ -30,11 +30,12 @@ impl Registry {
             ListError::Status(error) => error,
             ListError::ContinueExpired { .. } => crate::cache::TooOld { requested: 0, oldest: 0 }.into(),
         })?;
-        let deletions = page.entries.iter().map(|entry| {
+        let mut deletions = Vec::with_capacity(page.entries.len());
+        for entry in &page.entries {
             let target = Target::new(served, entry.namespace(), entry.name());
             let mut writer = writer.clone();
-            async move { self.delete(&target, options, &mut writer).await }
-        });
+            deletions.push(async move { self.delete(&target, options, &mut writer).await });
+        }
         let results: Vec<_> = stream::iter(deletions).buffer_unordered(WORKERS).collect().await;
         let mut entries = Vec::with_capacity(results.len());
         for result in results {

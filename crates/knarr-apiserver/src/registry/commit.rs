@@ -47,7 +47,8 @@ impl Target {
 }
 
 /// Upstream's 409 of a write that was based on an older state.
-pub const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
+pub const MODIFIED: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
 
 /// Why a write did not happen.
 pub enum CommitError {
@@ -175,12 +176,7 @@ impl Registry {
     }
 
     /// Stores a ready object and waits until the caches have it.
-    pub(super) async fn put(
-        &self,
-        target: &Target,
-        object: Object,
-        expect: Expect,
-    ) -> Result<Arc<Entry>, CommitError> {
+    pub(super) async fn put(&self, target: &Target, object: Object, expect: Expect) -> Result<Arc<Entry>, CommitError> {
         let mut object = to_stored(&target.served, object)?;
         let bytes = stored_json(&mut object).map_err(StatusError::internal)?;
         let key = target.key();

@@ -64,7 +64,9 @@ impl Registry {
             object.metadata_mut().insert("generation".into(), 1.into());
         }
         let reservations = self.allocate(target, writer, &mut object, None).await?;
-        managed::on_create(served, &mut object, writer)?;
+        if !writer.fields_managed {
+            managed::record(served, None, &mut object, "", writer);
+        }
         self.validate_new(target, &object, writer)?;
         served.strategy.canonicalize(&mut object);
         self.admit_validating(Operation::Create, target, writer, &mut object, None).await?;

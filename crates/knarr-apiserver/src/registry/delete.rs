@@ -67,9 +67,9 @@ impl DeleteOptions {
         if body.is_empty() {
             return Self::of_query(query);
         }
-        let object: Object = serde_saphyr::from_slice(body).or_else(|_| serde_json::from_slice(body)).map_err(|e| {
-            StatusError::bad_request(format!("couldn't get version/kind; json parse error: {e}"))
-        })?;
+        let object: Object = serde_saphyr::from_slice(body)
+            .or_else(|_| serde_json::from_slice(body))
+            .map_err(|e| StatusError::bad_request(format!("couldn't get version/kind; json parse error: {e}")))?;
         Self::of_object(object)
     }
 

@@ -1,27 +1,43 @@
 //! `metadata.managedFields`: who set what, kept on every write.
 
-use knarr_api::object::ObjectExt;
+use knarr_api::apply::{self, Scope};
 use knarr_api::{Object, StatusError};
 
 use super::{Served, Writer};
 
-/// A creator manages what it set.
-pub(super) fn on_create(_served: &Served, _object: &mut Object, _writer: &Writer) -> Result<(), StatusError> {
-    Ok(())
+/// What ownership is recorded for; `None` for kinds without a type.
+fn scope<'a>(served: &'a Served, subresource: &'a str) -> Option<Scope<'a>> {
+    Some(Scope {
+        schema: &served.schema,
+        ty: served.type_id?,
+        api_version: &served.api_version,
+        kind: &served.kind.kind,
+        subresource,
+        reset: apply::reset_fields(&served.kind.kind, served.has_status(), subresource),
+    })
 }
 
-/// An updater manages what it changed.
-pub(super) fn on_update(
-    _served: &Served,
-    object: &mut Object,
-    old: &Object,
-    _subresource: &str,
-    _writer: &Writer,
-) -> Result<(), StatusError> {
-    if object.metadata().is_some_and(|m| !m.contains_key("managedFields"))
-        && let Some(managed) = old.metadata().and_then(|m| m.get("managedFields"))
-    {
-        object.metadata_mut().insert("managedFields".into(), managed.clone());
+/// A writer manages what it set or changed.
+pub(super) fn record(served: &Served, live: Option<&Object>, object: &mut Object, subresource: &str, writer: &Writer) {
+    if let Some(scope) = scope(served, subresource) {
+        let now = jiff::Timestamp::now().as_second();
+        apply::update_managed_fields(&scope, live, object, &writer.options.field_manager, now);
+        if let Some(live) = live {
+            apply::keep_time_stamps(object, live);
+        }
     }
-    Ok(())
+}
+
+/// Server-side apply of a configuration to what stands, or to nothing.
+pub(super) fn apply(
+    served: &Served,
+    live: Option<&Object>,
+    config: &Object,
+    subresource: &str,
+    writer: &Writer,
+) -> Result<Object, StatusError> {
+    let scope = scope(served, subresource).ok_or_else(|| StatusError::internal("this kind has no type to apply by"))?;
+    let force = writer.options.force.unwrap_or_default();
+    let now = jiff::Timestamp::now().as_second();
+    apply::apply(&scope, live, config, &writer.options.field_manager, force, now)
 }

@@ -71,13 +71,21 @@ pub struct Writer {
     pub options: WriteOptions,
     /// The server's own write: admission does not see it.
     pub unadmitted: bool,
+    /// Ownership of fields is already recorded (by an apply).
+    pub fields_managed: bool,
     /// Texts for `Warning` headers end up here.
     pub warnings: Vec<String>,
 }
 
 impl Writer {
     pub fn new(user: Arc<User>) -> Self {
-        Writer { user, options: WriteOptions::default(), unadmitted: false, warnings: Vec::new() }
+        Writer {
+            user,
+            options: WriteOptions::default(),
+            unadmitted: false,
+            fields_managed: false,
+            warnings: Vec::new(),
+        }
     }
 
     pub(crate) fn strategy_context(&self) -> strategy::Context {
@@ -106,8 +114,7 @@ impl Registry {
         let table = ArcSwap::from_pointee(Table::new(rows.collect()));
         let stream = caches.load(&*store).await?;
         tokio::spawn(follow(caches.clone(), stream, store.clone(), shutdown.clone()));
-        let registry =
-            Registry {
+        let registry = Registry {
             store,
             caches,
             table,
@@ -143,7 +150,7 @@ impl Registry {
     }
 
     /// Adds and removes resources in one step.
-    pub(crate) fn change_table(&self, change: impl Fn(&mut Vec<Arc<Served>>)) {
+    pub fn change_table(&self, change: impl Fn(&mut Vec<Arc<Served>>)) {
         self.table.rcu(|table| {
             let mut rows = table.rows.clone();
             change(&mut rows);

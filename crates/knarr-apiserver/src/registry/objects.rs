@@ -133,10 +133,9 @@ fn changes_since(cache: &Cache, since: u64) -> Result<(Vec<Change>, u64), TooOld
     let changes = cache.changes_since(since)?;
     let reached = changes.last().map_or(since, |c| c.revision);
     let told = changes.iter().filter_map(|change| match (&change.before, &change.after) {
-        (old, Some(new)) => Some(Change::Set {
-            object: Arc::new(new.object()),
-            old: old.as_ref().map(|e| Arc::new(e.object())),
-        }),
+        (old, Some(new)) => {
+            Some(Change::Set { object: Arc::new(new.object()), old: old.as_ref().map(|e| Arc::new(e.object())) })
+        }
         (Some(old), None) => Some(Change::Gone { object: Arc::new(old.object()) }),
         (None, None) => None,
     });

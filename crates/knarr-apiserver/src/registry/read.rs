@@ -28,7 +28,9 @@ pub struct Page {
 pub enum ListError {
     Status(StatusError),
     /// The token's revision is gone; the inconsistent one goes on with what stands now.
-    ContinueExpired { inconsistent: String },
+    ContinueExpired {
+        inconsistent: String,
+    },
 }
 
 impl From<StatusError> for ListError {
@@ -83,7 +85,8 @@ impl Registry {
         };
         if let Some(revision) = exact {
             self.wait_for(revision).await?;
-            let expired = |_| StatusError::new(Reason::Expired, "The resourceVersion for the provided list is too old.");
+            let expired =
+                |_| StatusError::new(Reason::Expired, "The resourceVersion for the provided list is too old.");
             return Ok((served.cache.snapshot_at(revision).map_err(expired)?, revision, None));
         }
         let applied = match options.resource_version {
@@ -127,17 +130,12 @@ pub fn check_fields(served: &Served, options: &ListOptions) -> Result<(), Status
     Ok(options.fields.require_known(served.strategy.selectable_field_names())?)
 }
 
-fn page(
-    snapshot: &Snapshot,
-    revision: u64,
-    after: Option<&str>,
-    selection: &Selection,
-    options: &ListOptions,
-) -> Page {
+fn page(snapshot: &Snapshot, revision: u64, after: Option<&str>, selection: &Selection, options: &ListOptions) -> Page {
     let everything = options.selects_everything();
     // A selector that names one object need not look at the others.
     if let Some(name) = options.fields.exact("metadata.name") {
-        let key = if selection.namespace.is_empty() { name.to_string() } else { format!("{}/{name}", selection.namespace) };
+        let key =
+            if selection.namespace.is_empty() { name.to_string() } else { format!("{}/{name}", selection.namespace) };
         if let Some(entry) = snapshot.get(&key)
             && after.is_none()
         {

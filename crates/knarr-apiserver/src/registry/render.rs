@@ -5,16 +5,19 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode};
 use knarr_api::object::ObjectExt;
+use knarr_api::table::{IncludeObject, partial_metadata};
 use knarr_api::{Object, StatusError};
 use serde_json::json;
 
 use super::read::{Page, list_json, put_list_metadata};
 use super::{Served, commit};
-use crate::cache::watchers::{EventType, Json, Render};
 use crate::cache::Entry;
+use crate::cache::watchers::{EventType, Json, Render};
 use crate::http::Body;
 use crate::http::negotiate::{Encoding, Form, Wanted};
 use crate::http::respond;
+
+const META: &str = "meta.k8s.io/v1";
 
 /// What a write left behind.
 #[derive(Clone, Debug)]
@@ -41,34 +44,25 @@ pub struct Presenter {
     pub wanted: Wanted,
     /// Seconds since the epoch: a table shows ages.
     pub now: i64,
-    include: Include,
+    include: IncludeObject,
     id: String,
-}
-
-/// What a table's row carries of its object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Include {
-    None,
-    Metadata,
-    Object,
 }
 
 impl Presenter {
     pub fn new(served: &Arc<Served>, wanted: Wanted) -> Self {
         let id = format!("{}/{}/{:?}/{:?}", served.api_version, served.kind.kind, wanted.form, wanted.encoding);
-        Presenter { served: served.clone(), wanted, now: jiff::Timestamp::now().as_second(), include: Include::Metadata, id }
+        Presenter {
+            served: served.clone(),
+            wanted,
+            now: jiff::Timestamp::now().as_second(),
+            include: IncludeObject::Metadata,
+            id,
+        }
     }
 
     /// What a table's rows carry: `None`, `Metadata` (the default) or `Object`.
     pub fn include(mut self, what: &str) -> Result<Self, StatusError> {
-        self.include = match what {
-            "" | "Metadata" => Include::Metadata,
-            "None" => Include::None,
-            "Object" => Include::Object,
-            other => {
-                return Err(StatusError::bad_request(format!("unrecognized includeObject value: {other:?}")));
-            }
-        };
+        self.include = IncludeObject::parse(what)?;
         self.id.push_str(what);
         Ok(self)
     }
@@ -88,8 +82,11 @@ impl Presenter {
         let object = commit::from_stored(&self.served, written.object())?;
         let shown = match self.wanted.form {
             Form::Object => object,
-            Form::PartialMetadata => partial(object, "PartialObjectMetadata"),
-            Form::Table => self.table(vec![object], json!({})),
+            Form::PartialMetadata => partial_metadata(&object, META),
+            Form::Table => {
+                let metadata = json!({"resourceVersion": object.resource_version()});
+                self.table(vec![object], metadata)
+            }
         };
         encode(status, self.wanted.encoding, &shown)
     }
@@ -108,7 +105,7 @@ impl Presenter {
         let shown = match self.wanted.form {
             Form::Table => self.table(objects, metadata),
             Form::PartialMetadata => {
-                let items: Vec<Object> = objects.into_iter().map(|o| partial(o, "PartialObjectMetadata")).collect();
+                let items: Vec<Object> = objects.into_iter().map(|o| partial_metadata(&o, META)).collect();
                 json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
             }
             Form::Object => {
@@ -119,7 +116,9 @@ impl Presenter {
     }
 
     fn table(&self, objects: Vec<Object>, metadata: Object) -> Object {
-        super::render::table_of(&self.served, objects, metadata, self.now)
+        let printer = &self.served.printer;
+        let rows = objects.iter().map(|object| printer.row(object, self.include, self.now)).collect();
+        printer.table(rows, metadata)
     }
 
     /// The renderer of watch events; equal wishes share their bytes.
@@ -134,7 +133,9 @@ impl Presenter {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let object = match self.wanted.form {
-            Form::Object => json!({"kind": self.served.kind.kind, "apiVersion": self.served.api_version, "metadata": metadata}),
+            Form::Object => {
+                json!({"kind": self.served.kind.kind, "apiVersion": self.served.api_version, "metadata": metadata})
+            }
             Form::PartialMetadata => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
             }
@@ -164,17 +165,11 @@ impl Render for Presenter {
         object.set_meta_str("resourceVersion", &revision.to_string());
         let shown = match self.wanted.form {
             Form::Object => object,
-            Form::PartialMetadata => partial(object, "PartialObjectMetadata"),
+            Form::PartialMetadata => partial_metadata(&object, META),
             Form::Table => self.table(vec![object], json!({"resourceVersion": revision.to_string()})),
         };
         out.put_slice(&frame(self.wanted.encoding, kind.as_str(), &shown));
     }
-}
-
-/// Metadata alone.
-fn partial(mut object: Object, kind: &str) -> Object {
-    let metadata = object.get_mut("metadata").map(Object::take).unwrap_or_else(|| json!({}));
-    json!({"kind": kind, "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
 }
 
 fn put_untyped(entry: &Entry, out: &mut BytesMut) {
@@ -220,21 +215,4 @@ pub fn encode(status: StatusCode, encoding: Encoding, object: &Object) -> Result
         }
     };
     Ok(respond::with_type(status, content_type(encoding, false), Body::from(bytes)))
-}
-
-/// `metav1.Table` of these objects.
-pub fn table_of(served: &Served, objects: Vec<Object>, metadata: Object, now: i64) -> Object {
-    let _ = (served, now);
-    let rows: Vec<Object> = objects
-        .into_iter()
-        .map(|object| {
-            let cells = json!([object.name(), object.meta_str("creationTimestamp")]);
-            json!({"cells": cells, "object": partial(object, "PartialObjectMetadata")})
-        })
-        .collect();
-    let columns = json!([
-        {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0},
-        {"name": "Created At", "type": "date", "format": "", "description": "", "priority": 0},
-    ]);
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows})
 }

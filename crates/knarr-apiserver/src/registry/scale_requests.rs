@@ -10,7 +10,7 @@ use super::patch::{self, PatchType};
 use super::render;
 use super::scale::{MakeScale, ScalePaths, SetReplicas, scale_of};
 use super::{Registry, Served, commit, typed};
-use crate::http::negotiate::{self, Encoding};
+use crate::http::negotiate;
 use crate::http::respond::{self, Answer};
 use crate::resources::Request;
 
@@ -34,9 +34,7 @@ pub async fn serve(registry: &Arc<Registry>, request: Request) -> Answer {
     }
     let patches = request.info.verb == "patch";
     let mut writer = request.writer(if patches { "PatchOptions" } else { "UpdateOptions" })?;
-    let mut target = request.target();
-    // The change is one of `spec`, made through another view.
-    target.subresource = String::new();
+    let target = request.target();
     let validation = writer.options.field_validation;
     let served = target.served.clone();
     let scale: MakeScale = if patches {
@@ -62,6 +60,5 @@ pub async fn serve(registry: &Arc<Registry>, request: Request) -> Answer {
     let object = commit::from_stored(&target.served, updated.written.object())?;
     let mut response = render::encode(StatusCode::OK, wanted.encoding, &scale_of(&object, &paths))?;
     respond::add_warnings(&mut response, &writer.warnings);
-    let _: Encoding = wanted.encoding;
     Ok(response)
 }

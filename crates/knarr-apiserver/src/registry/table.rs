@@ -7,6 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use knarr_api::schema::{self, Schema, TypeId};
 use knarr_api::strategy::{self, Strategy};
+use knarr_api::table::Printer;
 use knarr_api::{GroupResource, GroupVersionKind, Resource};
 
 use super::scale::ScalePaths;
@@ -45,6 +46,8 @@ pub struct Served {
     pub stored_kind: GroupVersionKind,
     /// Whether a definition made it.
     pub custom: bool,
+    /// What `kubectl get` shows.
+    pub printer: Printer,
     /// Where `scale` finds its numbers, if not in the usual places.
     pub scale: Option<ScalePaths>,
 }
@@ -62,6 +65,7 @@ impl Served {
             kind,
             cache,
             stored_kind,
+            printer: Printer::built_in(&resource.gvr()),
             custom: false,
             scale: None,
         }

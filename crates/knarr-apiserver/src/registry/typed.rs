@@ -11,7 +11,12 @@ use crate::http::negotiate::Encoding;
 
 impl Served {
     /// Reads a body that should be one of these objects.
-    pub fn decode(&self, body: &Bytes, encoding: Encoding, validation: FieldValidation) -> Result<Decoded, StatusError> {
+    pub fn decode(
+        &self,
+        body: &Bytes,
+        encoding: Encoding,
+        validation: FieldValidation,
+    ) -> Result<Decoded, StatusError> {
         let encoding = decode_encoding(encoding)?;
         match self.type_id {
             Some(id) => decode::decode_typed(body, encoding, &self.schema, id, &self.kind, validation),
@@ -34,7 +39,7 @@ impl Served {
         }
     }
 
-    fn has_status(&self) -> bool {
+    pub(super) fn has_status(&self) -> bool {
         self.resource.subresource("status").is_some()
     }
 

@@ -30,13 +30,8 @@ pub trait Change: Send {
     }
 
     /// The object to create where there is none; `None` is a 404.
-    fn create(&mut self) -> Option<Object> {
-        None
-    }
-
-    /// Whether the fields of the result are already attributed (an apply does it itself).
-    fn manages_fields(&self) -> bool {
-        false
+    fn create(&mut self) -> Result<Option<Object>, StatusError> {
+        Ok(None)
     }
 }
 
@@ -55,9 +50,9 @@ impl Change for Replace {
         UNCONDITIONAL_ATTEMPTS
     }
 
-    fn create(&mut self) -> Option<Object> {
+    fn create(&mut self) -> Result<Option<Object>, StatusError> {
         let creates = self.may_create && self.object.resource_version().is_empty();
-        creates.then(|| self.object.clone())
+        Ok(creates.then(|| self.object.clone()))
     }
 }
 
@@ -77,7 +72,7 @@ impl Registry {
     ) -> Result<Updated, StatusError> {
         for _ in 0..change.attempts() {
             let Some((entry, old)) = self.current(target).await? else {
-                let object = change.create().ok_or_else(|| target.not_found())?;
+                let object = change.create()?.ok_or_else(|| target.not_found())?;
                 let written = self.create(&target.served, &target.namespace, object, writer).await?;
                 return Ok(Updated { written, created: true });
             };
@@ -115,8 +110,8 @@ impl Registry {
             "" => self.allocate(target, writer, &mut object, Some(&old)).await?,
             _ => Vec::new(),
         };
-        if !change.manages_fields() {
-            managed::on_update(served, &mut object, &old, &target.subresource, writer)?;
+        if !writer.fields_managed {
+            managed::record(served, Some(&old), &mut object, &target.subresource, writer);
         }
         self.validate_changed(target, &object, &old, writer)?;
         served.strategy.canonicalize(&mut object);
@@ -189,7 +184,7 @@ impl Registry {
         old: &Object,
         dry_run: bool,
     ) -> Result<Written, CommitError> {
-        if same_but_times(&object, old) {
+        if object == *old {
             return Ok(Written::Stored(entry.clone()));
         }
         if dry_run {
@@ -206,27 +201,6 @@ impl Registry {
 
 fn grace_is_over(object: &Object) -> bool {
     object.metadata().and_then(|m| m.get("deletionGracePeriodSeconds")).and_then(Value::as_i64).unwrap_or_default() == 0
-}
-
-/// Upstream does not write where only the times in `managedFields` would differ.
-fn same_but_times(object: &Object, old: &Object) -> bool {
-    if object == old {
-        return true;
-    }
-    let (Some(new_fields), Some(old_fields)) = (managed_of(object), managed_of(old)) else { return false };
-    let same_managers = new_fields.len() == old_fields.len()
-        && new_fields.iter().zip(old_fields).all(|(a, b)| {
-            ["manager", "operation", "apiVersion", "subresource", "fieldsV1"].iter().all(|f| a.get(*f) == b.get(*f))
-        });
-    same_managers && {
-        let mut timeless = object.clone();
-        timeless["metadata"]["managedFields"] = json!(old_fields);
-        timeless == *old
-    }
-}
-
-fn managed_of(object: &Object) -> Option<&Vec<Value>> {
-    object.metadata()?.get("managedFields")?.as_array()
 }
 
 /// The version and the identity that the new object names must be the current ones.
@@ -264,7 +238,14 @@ pub(super) fn uid_conflict(target: &Target, asked: &str, actual: &str) -> Status
 
 /// Metadata that no update changes.
 fn keep_system_fields(object: &mut Object, old: &Object) {
-    let kept = ["uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"];
+    let kept = [
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+    ];
     let old = old.metadata();
     let metadata = object.metadata_mut();
     metadata.remove("selfLink");

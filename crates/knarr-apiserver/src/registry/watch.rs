@@ -1,9 +1,9 @@
 //! WATCH: what stood or happened since, then everything as it happens.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::future::Future;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -77,12 +77,7 @@ impl Registry {
 }
 
 /// What a watcher is told before anything new happens.
-fn initial_events(
-    started: &Started,
-    selection: &Selection,
-    render: &dyn Render,
-    everything: bool,
-) -> VecDeque<Bytes> {
+fn initial_events(started: &Started, selection: &Selection, render: &dyn Render, everything: bool) -> VecDeque<Bytes> {
     let mut runs = VecDeque::new();
     let mut out = BytesMut::new();
     let mut roll = |out: &mut BytesMut, at_least: usize| {

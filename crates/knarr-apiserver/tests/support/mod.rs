@@ -1,7 +1,5 @@
-//! A server in memory over a store in memory.
+//! A server in memory over a store of its own.
 #![allow(dead_code)] // Not every test binary uses all of it.
-
-pub mod memory_store;
 
 use std::sync::Arc;
 
@@ -19,6 +17,7 @@ pub struct Server {
     pub api: ApiServer,
     pub registry: Arc<Registry>,
     _stop: DropGuard,
+    _directory: tempfile::TempDir,
 }
 
 /// A parsed answer.
@@ -44,10 +43,11 @@ impl Answer {
 impl Server {
     pub async fn start() -> Server {
         let stop = CancellationToken::new();
-        let store = Arc::new(memory_store::MemoryStore::default());
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Arc::new(knarr_store::Embedded::open(directory.path()).expect("an empty store"));
         let registry = Registry::open(store, false, stop.clone()).await.expect("an empty store opens");
         let api = ApiServer::new(Config::default(), registry.clone());
-        Server { api, registry, _stop: stop.drop_guard() }
+        Server { api, registry, _stop: stop.drop_guard(), _directory: directory }
     }
 
     pub fn service(&self) -> ApiService {
@@ -125,6 +125,10 @@ impl Watch {
     /// `TYPE name` of the next event.
     pub async fn line(&mut self) -> String {
         let event = self.next().await.expect("an event");
-        format!("{} {}", event["type"].as_str().unwrap_or_default(), event["object"]["metadata"]["name"].as_str().unwrap_or_default())
+        format!(
+            "{} {}",
+            event["type"].as_str().unwrap_or_default(),
+            event["object"]["metadata"]["name"].as_str().unwrap_or_default()
+        )
     }
 }
