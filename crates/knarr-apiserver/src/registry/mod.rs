@@ -123,8 +123,7 @@ impl Registry {
             shared_store,
             shutdown,
         };
-        let now = registry.store.revision().await?;
-        registry.caches.reached(now.0).await;
+        registry.catch_up().await?;
         Ok(Arc::new(registry))
     }
 
@@ -169,11 +168,21 @@ impl Registry {
 
     /// The revision a consistent read is as of; every write acknowledged before can be read once this returns.
     pub async fn wait_until_fresh(&self) -> Result<u64, StatusError> {
-        if self.shared_store || self.caches.applied() == 0 {
-            let revision = self.store.revision().await.map_err(store_error)?;
-            self.caches.reached(revision.0).await;
+        if self.shared_store {
+            self.catch_up().await.map_err(store_error)?;
         }
         Ok(self.caches.applied())
+    }
+
+    /// Waits until the caches are where the store is now.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        let revision = self.store.revision().await?;
+        if self.caches.applied() < revision.0 {
+            // The newest revisions may be of keys that are not ours: then only a progress mark tells.
+            self.store.request_progress().await?;
+            self.caches.reached(revision.0).await;
+        }
+        Ok(())
     }
 
     /// Waits a little for `revision`; upstream's answer where it does not come.
