@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use knarr_api::default::Defaults;
 use knarr_api::schema::{self, Schema, TypeId};
 use knarr_api::strategy::{self, Strategy};
 use knarr_api::table::Printer;
@@ -42,6 +43,8 @@ pub struct Served {
     /// `None` where the schema says nothing of this kind: any object goes.
     pub type_id: Option<TypeId>,
     pub cache: Arc<Cache>,
+    /// Of a custom resource's own schema.
+    pub defaults: Option<Defaults>,
     /// The kind in the version that is stored.
     pub stored_kind: GroupVersionKind,
     /// Whether a definition made it.
@@ -59,6 +62,7 @@ impl Served {
             strategy: Held::Static(strategy::strategy(&group_resource, &kind)),
             schema: Held::Static(schema::schema()),
             type_id: schema::schema().by_gvk(&kind),
+            defaults: None,
             api_version: kind.api_version(),
             resource: resource.clone(),
             group_resource,

@@ -26,8 +26,9 @@ impl Served {
 
     /// Fills in what was left out.
     pub fn apply_defaults(&self, object: &mut Object) {
-        if let Some(id) = self.type_id {
-            default::apply_typed_defaults(&self.schema, id, object);
+        match (&self.defaults, self.type_id) {
+            (Some(defaults), Some(id)) => defaults.apply(&self.schema, id, object),
+            _ => default::apply_defaults(&self.kind, object),
         }
         self.strategy.default(object);
     }
