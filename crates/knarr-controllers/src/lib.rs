@@ -12,9 +12,12 @@ mod deployment;
 mod discovery;
 mod endpoint_slices;
 mod endpoints;
+mod garbage_collector;
+mod job;
 mod meta;
 mod namespaces;
 mod node_ipam;
+mod pod_gc;
 mod pods;
 mod replicas;
 mod root_ca;
@@ -92,4 +95,7 @@ const CONTROLLERS: &[Start] = &[
     |c| Box::pin(endpoints::run(c)),
     |c| Box::pin(endpoint_slices::run(c)),
     |c| Box::pin(node_ipam::run(c)),
+    |c| Box::pin(garbage_collector::run(c)),
+    |c| Box::pin(pod_gc::run(c)),
+    |c| Box::pin(job::run(c)),
 ];
