@@ -163,6 +163,15 @@ pub struct Schema {
 }
 
 impl Schema {
+    /// A schema of one's own, such as a custom resource's. A [`TypeId`] is an index into `types`; fields must be sorted by
+    /// name, and `always` must hold the indexes of the fields that are shown even when zero.
+    pub fn new(types: Vec<Type>) -> Self {
+        let ids = || (0u32..).map(TypeId).zip(&types);
+        let by_name = ids().map(|(id, ty)| (ty.name.clone(), id)).collect();
+        let by_gvk = ids().flat_map(|(id, ty)| ty.gvks.iter().map(move |gvk| (gvk.clone(), id))).collect();
+        Schema { by_name, by_gvk, types }
+    }
+
     pub fn get(&self, id: TypeId) -> &Type {
         &self.types[id.0 as usize]
     }
@@ -203,16 +212,12 @@ fn parse(text: &str, go_fields: &str) -> Result<Schema, String> {
         rows.keys().zip(0u32..).map(|(name, i)| (name.clone(), TypeId(i))).collect();
     let names: Vec<&String> = rows.keys().collect();
     let mut types = Vec::with_capacity(rows.len());
-    let mut by_gvk = HashMap::default();
     for (name, row) in rows {
         let mut parsed = parse_type(name, row, &by_name)?;
         read_go_fields(&mut parsed, &go_fields[name.as_str()], &names);
-        for gvk in &parsed.gvks {
-            by_gvk.insert(gvk.clone(), by_name[name]);
-        }
         types.push(parsed);
     }
-    Ok(Schema { types, by_name, by_gvk })
+    Ok(Schema::new(types))
 }
 
 fn parse_type(name: &str, row: &Value, ids: &HashMap<String, TypeId, FixedState>) -> Result<Type, String> {

@@ -146,3 +146,95 @@ fn check_kind(said: &said::TypeMeta, wanted: &GroupVersionKind) -> Result<(), St
 fn internal_package(group: &str) -> &str {
     if group.is_empty() { "core" } else { group.split('.').next().unwrap_or(group) }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(text: &str, validation: FieldValidation) -> Result<Decoded, StatusError> {
+        decode_object(text.as_bytes(), Encoding::Json, &GroupVersionKind::new("", "v1", "Pod"), validation)
+    }
+
+    fn refusal(text: &str) -> String {
+        let error = pod(text, FieldValidation::Strict).expect_err(text);
+        assert_eq!(error.code, 400, "{text}");
+        error.message
+    }
+
+    #[test]
+    fn a_body_that_says_nothing_of_its_kind_gets_the_expected_one() {
+        let decoded = pod("{\"metadata\":{\"name\":\"a\",\"labels\":null}}", FieldValidation::Strict).expect("a pod");
+        let object = decoded.object;
+        assert_eq!((&object["apiVersion"], &object["kind"]), (&json!("v1"), &json!("Pod")));
+        assert_eq!(object["metadata"], json!({"name": "a"}));
+    }
+
+    #[test]
+    fn refusals_read_as_upstreams() {
+        const HANDLED: &str = "Pod in version \"v1\" cannot be handled as a Pod: ";
+        const UNRECOGNIZED: &str =
+            "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: ";
+        for (body, wanted) in [
+            (
+                r#"{"spec":{"zzz":1,"containers":[{"name":"c","name":"d","Image":"i"}]}}"#,
+                format!(
+                    "{HANDLED}strict decoding error: unknown field \"spec.zzz\", duplicate field \"spec.containers[0].name\", unknown field \"spec.containers[0].Image\""
+                ),
+            ),
+            (
+                r#"{"spec":{"zzz":1,"priority":"x"}}"#,
+                format!("{HANDLED}json: cannot unmarshal string into Go struct field PodSpec.spec.priority of type int32"),
+            ),
+            (
+                r#"{"spec":{"dnsPolicy":{}}}"#,
+                format!("{HANDLED}json: cannot unmarshal object into Go struct field PodSpec.spec.dnsPolicy of type v1.DNSPolicy"),
+            ),
+            (
+                r#"{"spec":{"containers":[{"livenessProbe":{"exec":{"command":{}}}}]}}"#,
+                format!(
+                    "{HANDLED}json: cannot unmarshal object into Go struct field ExecAction.spec.containers.livenessProbe.ProbeHandler.exec.command of type []string"
+                ),
+            ),
+            (
+                r#"{"kind":"Service","apiVersion":"v1"}"#,
+                "Service in version \"v1\" cannot be handled as a Pod: converting (v1.Service) to (core.Pod): unknown conversion".into(),
+            ),
+            ("{\"a\"}", format!("{UNRECOGNIZED}invalid character '}}' after object key ({{\"a\"}})")),
+            ("", format!("{UNRECOGNIZED}unexpected end of JSON input (<empty>)")),
+        ] {
+            assert_eq!(refusal(body), wanted, "{body}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_pruned_and_warned_of() {
+        let body = r#"{"metadata":{"name":"a"},"spec":{"zzz":{"deep":[1]}}}"#;
+        let decoded = pod(body, FieldValidation::Warn).expect("a pod");
+        assert_eq!(decoded.warnings, ["unknown field \"spec.zzz\""]);
+        assert!(decoded.object["spec"].get("zzz").is_none());
+        assert!(pod(body, FieldValidation::Ignore).expect("a pod").warnings.is_empty());
+    }
+
+    #[test]
+    fn depth_costs_no_stack() {
+        let nest = |n: usize| format!("{}1{}", "[".repeat(n), "]".repeat(n));
+        assert!(refusal(&format!("{{\"zzz\":{}}}", nest(9_000))).contains("unknown field"));
+        assert!(refusal(&format!("{{\"zzz\":{}}}", nest(20_000))).contains("exceeded max depth"));
+        let revision = GroupVersionKind::new("apps", "v1", "ControllerRevision");
+        let body = format!("{{\"data\":{}}}", nest(9_000));
+        let error = decode_object(body.as_bytes(), Encoding::Json, &revision, FieldValidation::Strict);
+        assert!(error.expect_err("too deep").message.ends_with("exceeded max depth"));
+    }
+
+    #[test]
+    fn yaml_is_json_with_other_brackets() {
+        let kind = GroupVersionKind::new("", "v1", "ConfigMap");
+        let yaml = b"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  k: \"1\"\n";
+        let decoded = decode_object(yaml, Encoding::Yaml, &kind, FieldValidation::Strict).expect("a config map");
+        assert_eq!(decoded.object["data"], json!({"k": "1"}));
+        let wrong = decode_object(b"data: {k: [}", Encoding::Yaml, &kind, FieldValidation::Strict);
+        assert_eq!(wrong.expect_err("broken").code, 400);
+    }
+}
