@@ -16,6 +16,7 @@ pub mod http;
 pub mod metrics;
 pub mod objects;
 pub mod pages;
+pub mod proxy;
 pub mod registry;
 pub mod resources;
 pub mod server;

@@ -11,6 +11,7 @@ use crate::chain::request_info::RequestInfo;
 use crate::http::body::Body;
 use crate::http::negotiate;
 use crate::http::respond::{self, Answer};
+use crate::proxy::{Connect, Connector};
 use crate::registry::apply::Apply;
 use crate::registry::commit::Target;
 use crate::registry::delete::{self, DeleteOptions};
@@ -26,6 +27,8 @@ use crate::subresources::{self, Handlers};
 pub struct Resources {
     pub registry: Arc<Registry>,
     pub handlers: Handlers,
+    /// Requests that end at nodes, pods and services; `None` on a server that has no way to them.
+    pub connector: Option<Connector>,
 }
 
 /// One request, taken apart.
@@ -82,6 +85,9 @@ impl Resources {
 
     async fn dispatch(&self, request: Request) -> Answer {
         let info = request.info.clone();
+        if Connector::serves(&info.group, &info.resource, &info.subresource) {
+            return self.connect(request).await;
+        }
         let special = self.handlers.find(&info.group, &info.resource, &info.subresource);
         if let Some(handler) = special {
             return self.special(request, handler.clone()).await;
@@ -208,6 +214,24 @@ impl Resources {
         let options = DeleteOptions::read(&body, &request.query)?;
         let page = self.registry.delete_collection(&served, &namespace, &list, &options, &writer).await?;
         presenter.list(&page)
+    }
+
+    /// An endpoint at a node, a pod or a service.
+    async fn connect(&self, request: Request) -> Answer {
+        let connector = self.connector.as_ref().ok_or_else(|| {
+            StatusError::new(knarr_api::status::Reason::ServiceUnavailable, "this server has no way to the nodes")
+        })?;
+        let Request { info, user, served, parts, body, .. } = request;
+        let connect = Connect {
+            resource: served.resource.clone(),
+            subresource: info.subresource.clone(),
+            namespace: info.namespace.clone(),
+            name: info.name.clone(),
+            user,
+            parts,
+            body,
+        };
+        connector.serve(connect).await
     }
 
     /// An endpoint with a handler of its own.

@@ -25,6 +25,7 @@ use crate::http::Body;
 use crate::http::respond;
 use crate::metrics::Metrics;
 use crate::pages::{HealthCheck, Page, Pages};
+use crate::proxy::Connector;
 use crate::registry::{Hooks, Registry};
 use crate::resources::Resources;
 use crate::subresources::Handlers;
@@ -38,6 +39,9 @@ pub struct Config {
     pub hooks: Hooks,
     /// Endpoints that are not plain reads and writes.
     pub handlers: Handlers,
+    /// How to talk to kubelets: trusts their certificates and presents the server's own. Without it there are no logs, no exec
+    /// and no proxying.
+    pub kubelet_client: Option<rustls::ClientConfig>,
     pub audit: Option<Arc<dyn Audit>>,
     /// Paths that are no resources.
     pub pages: Vec<Arc<dyn Page>>,
@@ -85,12 +89,14 @@ impl Handler for Routes {
 
 impl ApiServer {
     pub fn new(config: Config, registry: Arc<Registry>) -> Self {
+        let connector =
+            config.kubelet_client.map(|tls| Connector::new(registry.clone(), config.hooks.admission.clone(), tls));
         registry.set_hooks(config.hooks);
         let metrics = Arc::new(Metrics::new());
         let mut checks = own_checks(&registry);
         checks.extend(config.checks);
         let routes = Routes {
-            resources: Resources { registry: registry.clone(), handlers: config.handlers },
+            resources: Resources { registry: registry.clone(), handlers: config.handlers, connector },
             pages: Pages {
                 registry: registry.clone(),
                 metrics: metrics.clone(),

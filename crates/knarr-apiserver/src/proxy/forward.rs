@@ -30,11 +30,18 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 ];
 
 /// A container's log from its kubelet.
-pub(super) async fn logs(dialer: &Dialer, location: Option<Location>, pod: &str) -> Result<Response<Body>, StatusError> {
+pub(super) async fn logs(
+    dialer: &Dialer,
+    location: Option<Location>,
+    pod: &str,
+) -> Result<Response<Body>, StatusError> {
     // A pod without a node has written nothing yet.
     let Some(location) = location else { return Ok(Response::new(Body::empty())) };
     let unreachable = |error: &dyn std::fmt::Display| {
-        StatusError::internal(format!("Get \"https://{}:{}{}\": {error}", location.host, location.port, location.target))
+        StatusError::internal(format!(
+            "Get \"https://{}:{}{}\": {error}",
+            location.host, location.port, location.target
+        ))
     };
     let connection = dialer.dial(&location).await.map_err(|error| unreachable(&error))?;
     let mut request = Request::new(Empty::<bytes::Bytes>::new());
@@ -60,9 +67,7 @@ async fn refusal(response: Response<Incoming>, pod: &str) -> StatusError {
             let details = Details { name: pod.to_owned(), kind: "pods/log".to_owned(), ..Details::default() };
             StatusError { details: Some(Box::new(details)), ..StatusError::new(Reason::NotFound, message) }
         }
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            StatusError::forbidden(&core("pods/log"), pod, text)
-        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => StatusError::forbidden(&core("pods/log"), pod, text),
         _ => StatusError::internal(text),
     }
 }

@@ -29,8 +29,9 @@ pub(super) fn read(query: &str) -> Result<LogOptions, StatusError> {
     }
     for (name, least) in NUMBERS {
         let Some(text) = value(name) else { continue };
-        let number: i64 =
-            text.parse().map_err(|_| StatusError::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")))?;
+        let number: i64 = text
+            .parse()
+            .map_err(|_| StatusError::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")))?;
         if number < least {
             let bound = if least == 0 { "greater than or equal to 0" } else { "greater than 0" };
             errors.push(FieldError::invalid(&Path::ROOT.child(name), &Value::from(number), format!("must be {bound}")));
@@ -64,5 +65,8 @@ pub(super) fn read(query: &str) -> Result<LogOptions, StatusError> {
     if !errors.is_empty() {
         return Err(StatusError::invalid(&GroupVersionKind::new("", "v1", "PodLogOptions"), "", errors));
     }
-    Ok(LogOptions { container: value("container").unwrap_or_default().to_owned(), kubelet_query: kubelet_query.finish() })
+    Ok(LogOptions {
+        container: value("container").unwrap_or_default().to_owned(),
+        kubelet_query: kubelet_query.finish(),
+    })
 }

@@ -20,7 +20,11 @@ use crate::http::Body;
 
 const MAX_REFUSAL: usize = 64 << 10;
 
-pub(super) async fn command(connector: &Connector, mut parts: Parts, command: Command) -> Result<Response<Body>, StatusError> {
+pub(super) async fn command(
+    connector: &Connector,
+    mut parts: Parts,
+    command: Command,
+) -> Result<Response<Body>, StatusError> {
     let client = client_of(&mut parts)?;
     if !upgrade::is_websocket(&parts.headers) {
         return splice(connector, parts, command.location, client).await;

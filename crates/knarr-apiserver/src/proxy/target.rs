@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use knarr_api::{Object, StatusError};
 use knarr_api::status::Reason;
+use knarr_api::{Object, StatusError};
 use knarr_streaming::remote_command::Options;
 use serde_json::Value;
 
@@ -86,12 +86,7 @@ impl Locator {
         Ok(Command { location: self.kubelet(node, &path, &kubelet_query).await?, options })
     }
 
-    pub(super) async fn port_forward(
-        &self,
-        namespace: &str,
-        name: &str,
-        query: &str,
-    ) -> Result<Location, StatusError> {
+    pub(super) async fn port_forward(&self, namespace: &str, name: &str, query: &str) -> Result<Location, StatusError> {
         let pod = self.get("pods", namespace, name).await?;
         let node = node_of(&pod).ok_or_else(|| no_host(name))?;
         let ports: Vec<(&str, String)> =
@@ -139,7 +134,11 @@ impl Locator {
         let port = service_port(&service, wanted.port).ok_or_else(|| {
             StatusError::new(
                 Reason::ServiceUnavailable,
-                format!("no service port \"{}\" found for service \"{}\"", wanted.port.unwrap_or_default(), wanted.name),
+                format!(
+                    "no service port \"{}\" found for service \"{}\"",
+                    wanted.port.unwrap_or_default(),
+                    wanted.name
+                ),
             )
         })?;
         if let Some(external) = service["spec"]["externalName"].as_str()
@@ -203,7 +202,11 @@ impl<'a> Wanted<'a> {
             [scheme @ ("" | "http" | "https"), name, port] => (scheme, name, port),
             _ => return None,
         };
-        (!name.is_empty()).then_some(Wanted { https: scheme == "https", name, port: Some(port).filter(|p| !p.is_empty()) })
+        (!name.is_empty()).then_some(Wanted {
+            https: scheme == "https",
+            name,
+            port: Some(port).filter(|p| !p.is_empty()),
+        })
     }
 
     fn transport(&self) -> Transport {
@@ -224,7 +227,12 @@ fn no_host(pod: &str) -> StatusError {
 }
 
 fn names<'a>(pod: &'a Object, list: &str) -> Vec<&'a str> {
-    pod["spec"][list].as_array().into_iter().flatten().map(|container| container["name"].as_str().unwrap_or_default()).collect()
+    pod["spec"][list]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|container| container["name"].as_str().unwrap_or_default())
+        .collect()
 }
 
 /// The container meant: the one named, or the only one.
@@ -254,14 +262,17 @@ fn kubelet_address(node: &Object, name: &str) -> Result<(String, u16), StatusErr
     let addresses = node["status"]["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
     let of_type = |kind: &str| addresses.iter().find(|a| a["type"] == kind).and_then(|a| a["address"].as_str());
     let address = ["InternalIP", "InternalDNS", "ExternalIP", "ExternalDNS", "Hostname"].into_iter().find_map(of_type);
-    let address = address.ok_or_else(|| StatusError::internal(format!("no preferred addresses found; known addresses: [] (node {name})")))?;
+    let address = address.ok_or_else(|| {
+        StatusError::internal(format!("no preferred addresses found; known addresses: [] (node {name})"))
+    })?;
     let port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
     Ok((address.to_owned(), port.and_then(|port| u16::try_from(port).ok()).filter(|p| *p > 0).unwrap_or(KUBELET_PORT)))
 }
 
 fn first_port(pod: &Object) -> Option<u16> {
     let containers = pod["spec"]["containers"].as_array()?;
-    let port = containers.iter().find_map(|container| container["ports"].as_array()?.first()?["containerPort"].as_u64())?;
+    let port =
+        containers.iter().find_map(|container| container["ports"].as_array()?.first()?["containerPort"].as_u64())?;
     u16::try_from(port).ok()
 }
 
@@ -281,7 +292,9 @@ fn ready_endpoints(slices: &[Arc<Object>], service: &str, port_name: &str) -> Ve
     let of_service = |slice: &&Arc<Object>| slice["metadata"]["labels"]["kubernetes.io/service-name"] == service;
     for slice in slices.iter().filter(of_service) {
         let ports = slice["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let Some(port) = ports.iter().find(|port| port["name"].as_str().unwrap_or_default() == port_name) else { continue };
+        let Some(port) = ports.iter().find(|port| port["name"].as_str().unwrap_or_default() == port_name) else {
+            continue;
+        };
         let Some(number) = port["port"].as_u64().and_then(|port| u16::try_from(port).ok()) else { continue };
         let ready = |endpoint: &&Value| endpoint["conditions"]["ready"].as_bool().unwrap_or(true);
         for endpoint in slice["endpoints"].as_array().into_iter().flatten().filter(ready) {

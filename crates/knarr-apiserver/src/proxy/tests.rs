@@ -17,7 +17,8 @@ fn admission_sees_the_options() {
 
 #[test]
 fn log_options_are_checked_as_upstream_checks_them() {
-    let good = log_options::read("container=c&follow=true&tailLines=5&sinceSeconds=3").unwrap_or_else(|e| panic!("{e}"));
+    let good =
+        log_options::read("container=c&follow=true&tailLines=5&sinceSeconds=3").unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((good.container.as_str(), good.kubelet_query.as_str()), ("c", "follow=true&sinceSeconds=3&tailLines=5"));
     let code = |query: &str| log_options::read(query).map(|_| 200).unwrap_or_else(|error| error.code);
     assert_eq!(code("tailLines=-1"), 422);
