@@ -17,12 +17,14 @@ mod job;
 mod meta;
 mod namespaces;
 mod node_ipam;
+mod node_lifecycle;
 mod pod_gc;
 mod pods;
 mod replicas;
 mod root_ca;
 mod service_accounts;
 mod service_endpoints;
+mod taint_eviction;
 
 use std::sync::Arc;
 
@@ -98,4 +100,6 @@ const CONTROLLERS: &[Start] = &[
     |c| Box::pin(garbage_collector::run(c)),
     |c| Box::pin(pod_gc::run(c)),
     |c| Box::pin(job::run(c)),
+    |c| Box::pin(node_lifecycle::run(c)),
+    |c| Box::pin(taint_eviction::run(c)),
 ];
