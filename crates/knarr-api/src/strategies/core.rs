@@ -13,7 +13,6 @@ use crate::validation::{config, core, node, persistent, pod, quota, service};
 pub const ROWS: &[Row] = &[
     Row {
         prepare: prepare_pod,
-        prepare_update: |new, old| carry(new, old, "status"),
         validate: pod::validate_pod,
         validate_update: Some(pod::validate_update),
         selectable: &[
@@ -52,6 +51,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: names::dns_label,
         prepare: prepare_namespace,
+        canonicalize: label_with_name,
         prepare_update: |new, old| carry(new, old, "spec"),
         validate: core::namespace,
         generation: &[],
@@ -157,6 +157,15 @@ fn pod_grace(pod: &Object) -> Option<i64> {
         return Some(0);
     }
     Some(int(&pod["spec"], "terminationGracePeriodSeconds").unwrap_or(30))
+}
+
+/// Every namespace can be selected by its name, also one whose name was generated.
+fn label_with_name(namespace: &mut Object) {
+    let name = namespace["metadata"]["name"].clone();
+    if !namespace["metadata"]["labels"].is_object() {
+        namespace["metadata"]["labels"] = json!({});
+    }
+    namespace["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
 }
 
 fn prepare_namespace(_: &Context, namespace: &mut Object) {

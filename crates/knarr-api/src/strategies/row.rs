@@ -126,27 +126,18 @@ impl Strategy for Row {
         checker.into_errors()
     }
 
-    /// A status update keeps everything but the status.
+    /// A status update keeps everything but the status and the metadata, and of that the owners.
     fn prepare_subresource_update(&self, _ctx: &Context, name: &str, object: &mut Object, old: &Object) {
         if name != "status" {
             return;
         }
-        let fields: Vec<String> = object.as_object().into_iter().flatten().map(|(k, _)| k.clone()).collect();
-        let old_fields = old.as_object().into_iter().flatten().map(|(k, _)| k.clone());
-        for field in fields.into_iter().chain(old_fields) {
-            if !matches!(field.as_str(), "status" | "metadata" | "apiVersion" | "kind") {
-                carry(object, old, &field);
-            }
-        }
-        for field in ["labels", "ownerReferences", "finalizers"] {
-            let before = old["metadata"].get(field).cloned();
-            if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-                match before {
-                    Some(value) if field != "labels" => metadata.insert(field.to_string(), value),
-                    None if field == "ownerReferences" => metadata.remove(field),
-                    _ => None,
-                };
-            }
+        let names_of = |object: &Object| object.as_object().into_iter().flatten().map(|(k, _)| k.clone()).collect();
+        let (mut fields, old_fields): (Vec<String>, Vec<String>) = (names_of(object), names_of(old));
+        fields.extend(old_fields);
+        fields.retain(|field| !matches!(field.as_str(), "status" | "metadata" | "apiVersion" | "kind"));
+        fields.iter().for_each(|field| carry(object, old, field));
+        if let Some(metadata) = object.get_mut("metadata") {
+            carry(metadata, &old["metadata"], "ownerReferences");
         }
     }
 
