@@ -15,6 +15,7 @@ pub mod discovery;
 pub mod http;
 pub mod metrics;
 pub mod objects;
+pub mod openapi;
 pub mod pages;
 pub mod proxy;
 pub mod registry;

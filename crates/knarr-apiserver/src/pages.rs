@@ -11,6 +11,7 @@ use crate::discovery;
 use crate::http::Body;
 use crate::http::respond;
 use crate::metrics::SharedMetrics;
+use crate::openapi;
 use crate::registry::Registry;
 use crate::registry::options::Query;
 
@@ -78,6 +79,11 @@ impl Pages {
             if let Some(response) = page.serve(info, parts).await {
                 return response;
             }
+        }
+        if info.path.starts_with("/openapi/") && parts.method == Method::GET {
+            let words: Vec<&str> = info.path.trim_matches('/').split('/').collect();
+            let document = openapi::serve(&self.registry, &words, parts).await;
+            return document.unwrap_or_else(respond::page_not_found);
         }
         if !matches!(parts.method, Method::GET | Method::HEAD) {
             return match self.page(info, parts) {

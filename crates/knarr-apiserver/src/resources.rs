@@ -63,7 +63,10 @@ impl Request {
     }
 
     pub fn presenter(&self) -> Result<Presenter, StatusError> {
-        let wanted = negotiate::accept(self.headers(), true)?;
+        let wanted = match self.served.custom {
+            true => negotiate::accept_without_protobuf(self.headers())?,
+            false => negotiate::accept(self.headers(), true)?,
+        };
         Ok(Presenter::new(&self.served, wanted))
     }
 }

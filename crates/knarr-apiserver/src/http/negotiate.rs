@@ -96,14 +96,23 @@ pub fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
     clauses
 }
 
+/// As [`accept`], for objects that have no protobuf form.
+pub fn accept_without_protobuf(headers: &HeaderMap) -> Result<Wanted, StatusError> {
+    pick(headers, true, |encoding| encoding != Encoding::Protobuf)
+}
+
 /// What to answer in; `forms` says whether `as=` makes sense here. Upstream's 406 where nothing fits.
 pub fn accept(headers: &HeaderMap, forms: bool) -> Result<Wanted, StatusError> {
+    pick(headers, forms, |_| true)
+}
+
+fn pick(headers: &HeaderMap, forms: bool, written: impl Fn(Encoding) -> bool) -> Result<Wanted, StatusError> {
     match headers.get(ACCEPT).map(|v| v.as_bytes()) {
         None | Some(b"application/json" | b"*/*" | b"") => return Ok(Wanted::JSON),
         Some(_) => {}
     }
     let fits = |c: &Clause| {
-        let encoding = Encoding::parse(c.media_type)?;
+        let encoding = Encoding::parse(c.media_type).filter(|e| written(*e))?;
         let form = c.form()?;
         (forms || form == Form::Object).then_some(Wanted { encoding, form })
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use knarr_api::object::ObjectExt;
 use knarr_api::status::Reason;
-use knarr_api::{Object, StatusError};
+use knarr_api::{GroupVersionKind, Object, StatusError, convert};
 use knarr_store::{Expect, LeaseId, Revision, StoreError};
 use serde_json::Value;
 
@@ -68,7 +68,7 @@ pub fn from_stored(served: &Served, object: Object) -> Result<Object, StatusErro
     if served.stored_as_served() {
         return Ok(object);
     }
-    convert(served, object, &served.kind)
+    Ok(convert_to(served, object, &served.kind))
 }
 
 /// The stored version of what is served.
@@ -76,16 +76,16 @@ pub fn to_stored(served: &Served, object: Object) -> Result<Object, StatusError>
     if served.stored_as_served() {
         return Ok(object);
     }
-    convert(served, object, &served.stored_kind)
+    Ok(convert_to(served, object, &served.stored_kind))
 }
 
-fn convert(served: &Served, mut object: Object, to: &knarr_api::GroupVersionKind) -> Result<Object, StatusError> {
-    if !served.custom {
-        tracing::trace!(?to, "converted");
+/// Versions of a custom resource differ in nothing but their name, unless a webhook converts them.
+fn convert_to(served: &Served, mut object: Object, to: &GroupVersionKind) -> Object {
+    if served.custom {
+        object["apiVersion"] = to.api_version().into();
+        return object;
     }
-    object["apiVersion"] = to.api_version().into();
-    object["kind"] = to.kind.clone().into();
-    Ok(object)
+    convert::convert(object, to)
 }
 
 impl Registry {

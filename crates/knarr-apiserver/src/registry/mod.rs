@@ -30,7 +30,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use knarr_api::status::{Cause, Details, Reason};
 use knarr_api::strategy;
-use knarr_api::{GroupResource, Object, StatusError, resource};
+use knarr_api::{GroupResource, Object, StatusError, convert, resource};
 use knarr_store::{LeaseId, Store, StoreError};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -109,7 +109,7 @@ impl Registry {
         let rows = &resource::built_in().resources;
         let rows = rows.iter().map(|row| {
             let cache = caches.of(&table::stored_resource(row));
-            Arc::new(Served::built_in(row, cache, table::stored_kind(row)))
+            Arc::new(Served::built_in(row, cache, convert::storage_version(&row.gvk())))
         });
         let table = ArcSwap::from_pointee(Table::new(rows.collect()));
         let stream = caches.load(&*store).await?;

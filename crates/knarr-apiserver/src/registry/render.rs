@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode};
 use knarr_api::object::ObjectExt;
 use knarr_api::table::{IncludeObject, partial_metadata};
-use knarr_api::{Object, StatusError};
+use knarr_api::{Object, StatusError, protobuf, schema};
 use serde_json::json;
 
 use super::read::{Page, list_json, put_list_metadata};
@@ -187,9 +187,28 @@ fn list_metadata(page: &Page) -> Object {
     serde_json::from_slice(&out).unwrap_or_default()
 }
 
+/// Length, then a `WatchEvent` around the object.
+fn protobuf_frame(kind: &str, object: &Object) -> Bytes {
+    match protobuf::encode(schema::schema(), object) {
+        Ok(object) => {
+            let event = protobuf::watch_event(kind, &object);
+            let mut out = BytesMut::with_capacity(event.len() + 4);
+            out.put_u32(event.len() as u32);
+            out.put_slice(&event);
+            out.freeze()
+        }
+        Err(error) => {
+            tracing::error!(%error, "an event cannot be written in protobuf");
+            Bytes::new()
+        }
+    }
+}
+
 /// One watch event for the wire.
 pub fn frame(encoding: Encoding, kind: &str, object: &Object) -> Bytes {
-    let _ = encoding;
+    if encoding == Encoding::Protobuf {
+        return protobuf_frame(kind, object);
+    }
     let mut text = json!({"type": kind, "object": object}).to_string();
     text.push('\n');
     text.into()
@@ -208,7 +227,8 @@ fn content_type(encoding: Encoding, watch: bool) -> HeaderValue {
 pub fn encode(status: StatusCode, encoding: Encoding, object: &Object) -> Result<Response<Body>, StatusError> {
     let bytes: Bytes = match encoding {
         Encoding::Yaml => serde_saphyr::to_string(object).map_err(StatusError::internal)?.into(),
-        Encoding::Json | Encoding::Protobuf => {
+        Encoding::Protobuf => protobuf::encode(schema::schema(), object).map_err(StatusError::internal)?.into(),
+        Encoding::Json => {
             let mut text = object.to_string();
             text.push('\n');
             text.into()

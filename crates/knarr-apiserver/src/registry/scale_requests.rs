@@ -51,7 +51,7 @@ pub async fn serve(registry: &Arc<Registry>, request: Request) -> Answer {
     } else {
         let encoding = negotiate::body_encoding(request.headers())?;
         let body = request.body.collect_limited().await?;
-        let decoded = decode::decode_object(&body, typed::decode_encoding(encoding)?, &scale_kind(), validation)?;
+        let decoded = typed::decode_any(&body, encoding, &scale_kind(), validation)?;
         writer.warnings = decoded.warnings;
         Box::new(move |_: &Object| Ok(decoded.object.clone()))
     };

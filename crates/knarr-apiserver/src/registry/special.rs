@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use knarr_api::decode;
 use knarr_api::{GroupVersionKind, Object, StatusError, default};
 
 use super::patch::{self, PatchType};
@@ -55,8 +54,7 @@ pub async fn call(_registry: &Arc<Registry>, handler: &dyn Handler, request: Req
         verb => {
             let encoding = negotiate::body_encoding(&request.parts.headers)?;
             let body = request.body.collect_limited().await?;
-            let encoding = typed::decode_encoding(encoding)?;
-            let decoded = decode::decode_object(&body, encoding, &kind, writer.options.field_validation)?;
+            let decoded = typed::decode_any(&body, encoding, &kind, writer.options.field_validation)?;
             let mut object = decoded.object;
             default::apply_defaults(&kind, &mut object);
             Ok(call(object, verb))

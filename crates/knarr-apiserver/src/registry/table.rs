@@ -49,6 +49,8 @@ pub struct Served {
     pub stored_kind: GroupVersionKind,
     /// Whether a definition made it.
     pub custom: bool,
+    /// A name of the definition and its state; empty for built-in kinds.
+    pub definition: String,
     /// What `kubectl get` shows.
     pub printer: Printer,
     /// Where `scale` finds its numbers, if not in the usual places.
@@ -70,6 +72,7 @@ impl Served {
             cache,
             stored_kind,
             printer: Printer::built_in(&resource.gvr()),
+            definition: String::new(),
             custom: false,
             scale: None,
         }
@@ -123,16 +126,6 @@ impl Table {
 
     pub fn by_kind(&self, kind: &GroupVersionKind) -> Option<&Arc<Served>> {
         self.rows.iter().find(|s| s.kind == *kind)
-    }
-}
-
-/// The kind that is stored where one resource is served in two versions.
-pub fn stored_kind(resource: &Resource) -> GroupVersionKind {
-    let kind = resource.gvk();
-    match (&*kind.group, &*kind.kind) {
-        ("autoscaling", "HorizontalPodAutoscaler") => GroupVersionKind { version: "v2".into(), ..kind },
-        ("events.k8s.io", "Event") => GroupVersionKind::new("", "v1", "Event"),
-        _ => kind,
     }
 }
 

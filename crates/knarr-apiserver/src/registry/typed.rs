@@ -4,10 +4,10 @@ use bytes::Bytes;
 use knarr_api::decode::{self, Decoded, FieldValidation};
 use knarr_api::field::ErrorList;
 use knarr_api::validation::metadata;
-use knarr_api::{Object, StatusError, default};
+use knarr_api::{GroupVersionKind, Object, StatusError, default, protobuf, schema};
 
 use super::Served;
-use crate::http::negotiate::Encoding;
+use crate::http::negotiate::{self, Encoding};
 
 impl Served {
     /// Reads a body that should be one of these objects.
@@ -17,7 +17,16 @@ impl Served {
         encoding: Encoding,
         validation: FieldValidation,
     ) -> Result<Decoded, StatusError> {
-        let encoding = decode_encoding(encoding)?;
+        let json;
+        let (body, encoding) = match encoding {
+            Encoding::Protobuf if self.custom => return Err(negotiate::unsupported(CUSTOM_ENCODINGS)),
+            Encoding::Protobuf => {
+                json = json_of_protobuf(body, &self.kind)?;
+                (&json, decode::Encoding::Json)
+            }
+            Encoding::Json => (body, decode::Encoding::Json),
+            Encoding::Yaml => (body, decode::Encoding::Yaml),
+        };
         match self.type_id {
             Some(id) => decode::decode_typed(body, encoding, &self.schema, id, &self.kind, validation),
             None => Err(StatusError::internal(format!("no type for {}", self.kind.kind))),
@@ -78,11 +87,27 @@ impl Served {
 /// What an update of `status` takes from the request.
 const STATUS_KEEPS: [&str; 4] = ["apiVersion", "kind", "metadata", "status"];
 
-/// The decoder's name for an encoding.
-pub fn decode_encoding(encoding: Encoding) -> Result<decode::Encoding, StatusError> {
+const CUSTOM_ENCODINGS: &str = "application/json, application/yaml";
+
+/// A body of any built-in kind, as decoding wants it: protobuf becomes JSON, which the one decoder then checks.
+pub fn decode_any(
+    body: &Bytes,
+    encoding: Encoding,
+    kind: &GroupVersionKind,
+    validation: FieldValidation,
+) -> Result<Decoded, StatusError> {
     match encoding {
-        Encoding::Json => Ok(decode::Encoding::Json),
-        Encoding::Yaml => Ok(decode::Encoding::Yaml),
-        Encoding::Protobuf => Err(crate::http::negotiate::unsupported("application/json, application/yaml")),
+        Encoding::Json => decode::decode_object(body, decode::Encoding::Json, kind, validation),
+        Encoding::Yaml => decode::decode_object(body, decode::Encoding::Yaml, kind, validation),
+        Encoding::Protobuf => {
+            let json = json_of_protobuf(body, kind)?;
+            decode::decode_object(&json, decode::Encoding::Json, kind, validation)
+        }
     }
+}
+
+fn json_of_protobuf(body: &Bytes, kind: &GroupVersionKind) -> Result<Bytes, StatusError> {
+    let object = protobuf::decode(schema::schema(), body, Some(kind));
+    let object = object.map_err(|error| StatusError::bad_request(error.to_string()))?;
+    Ok(serde_json::to_vec(&object).map_err(StatusError::internal)?.into())
 }

@@ -1,0 +1,101 @@
+//! `/openapi/v2` and `/openapi/v3`, rendered from the tables when somebody asks: kept nowhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::request::Parts;
+use http::{Response, StatusCode};
+use knarr_api::status::Reason;
+use knarr_api::{GroupVersion, Resource, StatusError, openapi};
+use serde_json::{Value, json};
+
+use crate::http::Body;
+use crate::http::negotiate;
+use crate::http::respond;
+use crate::registry::{Registry, Served};
+
+/// The answer to a path under `/openapi`; `None` where there is no such document.
+pub async fn serve(registry: &Arc<Registry>, words: &[&str], parts: &Parts) -> Option<Response<Body>> {
+    let words: Vec<String> = words.iter().map(|w| w.to_string()).collect();
+    let registry = registry.clone();
+    let path = words.join("/");
+    // Rendering takes long enough to hold other requests up.
+    let document = tokio::task::spawn_blocking(move || document(&registry, &words));
+    let text = document.await.ok()??;
+    if !wants_json(parts) {
+        let message = "only the following media types are accepted: application/json";
+        return Some(respond::from_error(&StatusError::new(Reason::NotAcceptable, message)));
+    }
+    Some(answer(&path, text, parts))
+}
+
+fn document(registry: &Registry, words: &[String]) -> Option<String> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["openapi", "v2"] => Some(openapi::v2().to_string()),
+        ["openapi", "v3"] => Some(index(registry).to_string()),
+        ["openapi", "v3", path @ ..] => v3(registry, &path.join("/")).map(|document| document.to_string()),
+        _ => None,
+    }
+}
+
+fn v3(registry: &Registry, path: &str) -> Option<Value> {
+    openapi::v3(path).or_else(|| {
+        let customs = customs(registry);
+        let (version, rows) = customs.iter().find(|(version, _)| custom_path(version) == path)?;
+        let resources: Vec<&Resource> = rows.iter().map(|s| &*s.resource).collect();
+        Some(openapi::v3_of_resources(&rows.first()?.schema, version, &resources))
+    })
+}
+
+fn custom_path(version: &GroupVersion) -> String {
+    format!("apis/{version}")
+}
+
+fn customs(registry: &Registry) -> BTreeMap<GroupVersion, Vec<Arc<Served>>> {
+    let mut customs: BTreeMap<GroupVersion, Vec<Arc<Served>>> = BTreeMap::new();
+    for served in registry.table().rows.iter().filter(|s| s.custom) {
+        customs.entry(served.resource.group_version()).or_default().push(served.clone());
+    }
+    customs
+}
+
+/// What there is, each with a hash of its content.
+fn index(registry: &Registry) -> Value {
+    let mut index = openapi::v3_index();
+    for (version, rows) in customs(registry) {
+        let path = custom_path(&version);
+        let hash = hash_of(&rows.iter().map(|s| s.definition.clone()).collect::<Vec<_>>().join(","));
+        index["paths"][&path] = json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")});
+    }
+    index
+}
+
+fn hash_of(text: &str) -> String {
+    format!("{:016X}", std::hash::BuildHasher::hash_one(&foldhash::quality::FixedState::default(), text))
+}
+
+fn wants_json(parts: &Parts) -> bool {
+    let clauses = negotiate::clauses(&parts.headers);
+    clauses.is_empty() || clauses.iter().any(|c| matches!(c.media_type, "application/json" | "*/*" | "application/*"))
+}
+
+/// With an entity tag; a document that was asked for by its hash never changes.
+fn answer(path: &str, text: String, parts: &Parts) -> Response<Body> {
+    let etag = format!("\"{}\"", hash_of(&text));
+    let unchanged = parts.headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes());
+    let mut response = match unchanged {
+        true => respond::with_type(StatusCode::NOT_MODIFIED, respond::JSON, Body::empty()),
+        false => respond::with_type(StatusCode::OK, respond::JSON, Body::from(text)),
+    };
+    let headers = response.headers_mut();
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        headers.insert(ETAG, etag);
+    }
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    if path != "openapi/v3" && parts.uri.query().is_some_and(|q| q.contains("hash=")) {
+        headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    }
+    response
+}
