@@ -7,6 +7,7 @@ pub mod autoscaling;
 pub mod batch;
 pub mod check;
 pub mod config;
+pub mod container;
 pub mod core;
 pub mod crd;
 pub mod cron;

@@ -95,8 +95,7 @@ impl Checker {
 fn pod_affinity_term(c: &mut Checker, term: &Value) {
     c.if_set(term, "labelSelector", labels::validate_selector);
     c.if_set(term, "namespaceSelector", labels::validate_selector);
-    for (i, namespace) in list(term, "namespaces").iter().enumerate() {
-        let _ = i;
+    for namespace in list(term, "namespaces") {
         c.rule("namespace", namespace.as_str().unwrap_or_default(), names::dns_label);
     }
     let key = text(term, "topologyKey");

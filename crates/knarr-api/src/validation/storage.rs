@@ -61,8 +61,7 @@ pub fn csi_driver(c: &mut Checker, object: &Value) {
             }
         }
         c.optional_choice(spec, "fsGroupPolicy", &["File", "None", "ReadWriteOnceWithFSType"]);
-        for (i, mode) in list(spec, "volumeLifecycleModes").iter().enumerate() {
-            let _ = i;
+        for mode in list(spec, "volumeLifecycleModes") {
             if mode != "Persistent" && mode != "Ephemeral" {
                 c.not_supported("volumeLifecycleModes", mode, &["Ephemeral", "Persistent"]);
             }

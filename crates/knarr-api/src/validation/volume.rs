@@ -262,12 +262,12 @@ fn downward_item(c: &mut Checker, item: &Value) {
         path => non_reserved_path(c, "path", path),
     }
     if has(item, "fieldRef") {
-        c.at(item, "fieldRef", |c, r| super::pod::validate_field_selector(c, r, super::pod::VOLUME_FIELDS));
+        c.at(item, "fieldRef", |c, r| super::container::validate_field_selector(c, r, super::container::VOLUME_FIELDS));
         if has(item, "resourceFieldRef") {
             c.invalid_text("", "resource", "fieldRef and resourceFieldRef can not be specified simultaneously");
         }
     } else if has(item, "resourceFieldRef") {
-        c.at(item, "resourceFieldRef", |c, r| super::pod::validate_resource_field_selector(c, r, true));
+        c.at(item, "resourceFieldRef", |c, r| super::container::validate_resource_field_selector(c, r, true));
     } else {
         c.required("", "one of fieldRef and resourceFieldRef is required");
     }
