@@ -3,6 +3,7 @@
 mod core;
 mod others;
 mod row;
+mod subresource;
 mod workloads;
 
 use std::collections::HashMap;

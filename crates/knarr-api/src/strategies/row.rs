@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::subresource;
 use crate::decode::add_always_shown;
 use crate::field::ErrorList;
 use crate::names::{self, Rule};
@@ -127,9 +128,9 @@ impl Strategy for Row {
     }
 
     /// A status update keeps everything but the status and the metadata, and of that the owners.
-    fn prepare_subresource_update(&self, _ctx: &Context, name: &str, object: &mut Object, old: &Object) {
+    fn prepare_subresource_update(&self, ctx: &Context, name: &str, object: &mut Object, old: &Object) {
         if name != "status" {
-            return;
+            return subresource::prepare(ctx, name, object, old);
         }
         let names_of = |object: &Object| object.as_object().into_iter().flatten().map(|(k, _)| k.clone()).collect();
         let (mut fields, old_fields): (Vec<String>, Vec<String>) = (names_of(object), names_of(old));
@@ -142,10 +143,11 @@ impl Strategy for Row {
     }
 
     fn validate_subresource_update(&self, _ctx: &Context, name: &str, object: &Object, old: &Object) -> ErrorList {
-        let mut checker = Checker::new();
-        if name == "status" {
-            (self.validate_status)(&mut checker, object, old);
+        if name != "status" {
+            return subresource::validate(name, object, old);
         }
+        let mut checker = Checker::new();
+        (self.validate_status)(&mut checker, object, old);
         checker.into_errors()
     }
 

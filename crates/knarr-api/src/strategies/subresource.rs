@@ -1,0 +1,240 @@
+//! Subresources that change one part of their object and nothing else: what each may change, and what it must not.
+
+use serde_json::{Map, Value, json};
+
+use crate::field::{ErrorList, FieldError, Path};
+use crate::object::{Object, ObjectExt};
+use crate::strategy::Context;
+
+fn names(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(|c| c.get("name").and_then(Value::as_str))
+}
+
+/// The item of this name.
+fn named<'a>(list: &'a Value, name: &str) -> Option<&'a Value> {
+    list.as_array()?.iter().find(|c| c.get("name").and_then(Value::as_str) == Some(name))
+}
+
+fn part<'a>(object: &'a Object, pointer: &str) -> &'a Value {
+    object.pointer(pointer).unwrap_or(&Value::Null)
+}
+
+/// Makes `object` the old one with only the part of this subresource changed.
+pub fn prepare(ctx: &Context, name: &str, object: &mut Object, old: &Object) {
+    let mut kept = old.clone();
+    // Optimistic concurrency and field ownership are the writer's.
+    for field in ["resourceVersion", "managedFields"] {
+        match object.metadata().and_then(|m| m.get(field)).cloned() {
+            Some(value) => drop(kept.metadata_mut().insert(field.into(), value)),
+            None => drop(kept.metadata_mut().remove(field)),
+        }
+    }
+    match name {
+        "ephemeralcontainers" => {
+            set(&mut kept["spec"], "ephemeralContainers", part(object, "/spec/ephemeralContainers"))
+        }
+        "resize" => resize(&mut kept, object),
+        "approval" => {
+            set(&mut kept["status"], "conditions", part(object, "/status/conditions"));
+            stamp_conditions(ctx, &mut kept);
+        }
+        _ => {}
+    }
+    *object = kept;
+}
+
+/// A list that is absent or empty leaves no field behind.
+fn set(parent: &mut Value, field: &str, value: &Value) {
+    let empty = value.as_array().is_none_or(Vec::is_empty);
+    if !parent.is_object() {
+        *parent = Value::Object(Map::new());
+    }
+    let Some(map) = parent.as_object_mut() else { return };
+    if empty {
+        map.remove(field);
+    } else {
+        map.insert(field.into(), value.clone());
+    }
+}
+
+fn resize(kept: &mut Object, wanted: &Object) {
+    for list in ["containers", "initContainers"] {
+        let asked = part(wanted, &format!("/spec/{list}"));
+        let Some(containers) = kept["spec"].get_mut(list).and_then(Value::as_array_mut) else { continue };
+        for container in containers {
+            let name = container.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
+            if let Some(resources) = named(asked, &name).and_then(|c| c.get("resources")) {
+                container["resources"] = resources.clone();
+            }
+        }
+    }
+}
+
+fn stamp_conditions(ctx: &Context, request: &mut Object) {
+    let now = jiff::Timestamp::from_second(ctx.now).unwrap_or_default().to_string();
+    let Some(conditions) = request["status"].get_mut("conditions").and_then(Value::as_array_mut) else { return };
+    for condition in conditions {
+        for field in ["lastUpdateTime", "lastTransitionTime"] {
+            if condition.get(field).is_none_or(Value::is_null) {
+                condition[field] = now.clone().into();
+            }
+        }
+    }
+}
+
+/// Everything wrong with the change.
+pub fn validate(name: &str, object: &Object, old: &Object) -> ErrorList {
+    match name {
+        "ephemeralcontainers" => ephemeral_containers(object, old),
+        "approval" => approval(object, old),
+        _ => ErrorList::new(),
+    }
+}
+
+fn ephemeral_containers(object: &Object, old: &Object) -> ErrorList {
+    let root = Path::ROOT;
+    let spec = root.child("spec");
+    let path = spec.child("ephemeralContainers");
+    let (new, before) = (part(object, "/spec/ephemeralContainers"), part(old, "/spec/ephemeralContainers"));
+    let mut errors = ErrorList::new();
+    for name in names(before) {
+        match named(new, name) {
+            None => errors.push(FieldError::forbidden(
+                &path,
+                format!("existing ephemeral containers {name:?} may not be removed\n"),
+            )),
+            Some(container) if Some(container) != named(before, name) => {
+                errors.push(FieldError::forbidden(
+                    &path,
+                    format!("existing ephemeral containers {name:?} may not be changed\n"),
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    for (i, container) in new.as_array().into_iter().flatten().enumerate() {
+        ephemeral_container(&path.index(i), container, object, new, i, &mut errors);
+    }
+    errors
+}
+
+fn ephemeral_container(
+    path: &Path<'_>,
+    container: &Value,
+    pod: &Object,
+    all: &Value,
+    i: usize,
+    errors: &mut ErrorList,
+) {
+    let text = |field: &str| container.get(field).and_then(Value::as_str).unwrap_or_default();
+    let name = text("name");
+    if name.is_empty() {
+        errors.push(FieldError::required(&path.child("name"), ""));
+    }
+    if text("image").is_empty() {
+        errors.push(FieldError::required(&path.child("image"), ""));
+    }
+    let elsewhere = ["/spec/containers", "/spec/initContainers"].iter().any(|l| named(part(pod, l), name).is_some());
+    if !name.is_empty() && (elsewhere || names(all).take(i).any(|n| n == name)) {
+        errors.push(FieldError::duplicate(&path.child("name"), &json!(name)));
+    }
+    let target = text("targetContainerName");
+    let known = ["/spec/containers", "/spec/initContainers"].iter().any(|l| named(part(pod, l), target).is_some());
+    if !target.is_empty() && !known {
+        errors.push(FieldError::not_found(&path.child("targetContainerName"), &json!(target)));
+    }
+    for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources"] {
+        let set = container.get(field).is_some_and(|v| match v {
+            Value::Null => false,
+            Value::Array(list) => !list.is_empty(),
+            Value::Object(map) => !map.is_empty(),
+            _ => true,
+        });
+        if set {
+            errors.push(FieldError::forbidden(&path.child(field), "cannot be set for an Ephemeral Container"));
+        }
+    }
+}
+
+/// A request is approved or denied once, never both.
+fn approval(object: &Object, old: &Object) -> ErrorList {
+    let root = Path::ROOT;
+    let status = root.child("status");
+    let path = status.child("conditions");
+    let (new, before) = (part(object, "/status/conditions"), part(old, "/status/conditions"));
+    let of = |list: &Value, kind: &str| -> Vec<Value> {
+        list.as_array().into_iter().flatten().filter(|c| c["type"] == kind).cloned().collect()
+    };
+    let mut errors = ErrorList::new();
+    for kind in ["Approved", "Denied", "Failed"] {
+        let (was, is) = (of(before, kind), of(new, kind));
+        if was.len() > is.len() {
+            let why = format!("updates may not remove a condition of type {kind:?}");
+            errors.push(FieldError::forbidden(&path, why));
+        } else if kind != "Failed" && is.iter().any(|c| c["status"] != "True") {
+            let shown = is.iter().find(|c| c["status"] != "True").map(|c| c["status"].clone()).unwrap_or_default();
+            let why = format!("status must be True for the {kind} condition type");
+            errors.push(FieldError::invalid(&path.child("status"), &shown, why));
+        }
+    }
+    if !of(new, "Approved").is_empty() && !of(new, "Denied").is_empty() {
+        let why = "Approved and Denied conditions are mutually exclusive";
+        errors.push(FieldError::invalid(&path, &json!("Denied"), why));
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod() -> Object {
+        json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}],
+            "ephemeralContainers": [{"name": "d", "image": "i"}]}})
+    }
+
+    #[test]
+    fn only_the_part_of_the_subresource_changes() {
+        let old = pod();
+        let mut new = pod();
+        new["metadata"]["labels"]["a"] = "other".into();
+        new["spec"]["nodeName"] = "other".into();
+        new["spec"]["containers"][0]["image"] = "other".into();
+        new["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1"}});
+        let mut debug = new.clone();
+        debug["spec"]["ephemeralContainers"] = json!([{"name": "d", "image": "i"}, {"name": "e", "image": "i"}]);
+        prepare(&Context::default(), "ephemeralcontainers", &mut debug, &old);
+        let mut want = pod();
+        want["spec"]["ephemeralContainers"] = json!([{"name": "d", "image": "i"}, {"name": "e", "image": "i"}]);
+        assert_eq!(debug, want);
+        prepare(&Context::default(), "resize", &mut new, &old);
+        let mut want = pod();
+        want["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1"}});
+        assert_eq!(new, want);
+    }
+
+    #[test]
+    fn ephemeral_containers_are_only_ever_added() {
+        let mut without = pod();
+        without["spec"]["ephemeralContainers"] = json!([]);
+        assert_eq!(validate("ephemeralcontainers", &without, &pod())[0].path, "spec.ephemeralContainers");
+        let mut more = pod();
+        let added = json!({"name": "c", "image": "i", "targetContainerName": "none", "ports": [{"containerPort": 1}]});
+        more["spec"]["ephemeralContainers"].as_array_mut().unwrap().push(added);
+        let errors = validate("ephemeralcontainers", &more, &pod());
+        let paths: Vec<&str> = errors.iter().map(|e| e.path.as_str()).collect();
+        let at = |field: &str| format!("spec.ephemeralContainers[1].{field}");
+        assert_eq!(paths, [at("name"), at("targetContainerName"), at("ports")]);
+    }
+
+    #[test]
+    fn an_approval_stays() {
+        let with = |kinds: &[&str]| {
+            let conditions: Vec<Value> = kinds.iter().map(|k| json!({"type": k, "status": "True"})).collect();
+            json!({"metadata": {"name": "r"}, "status": {"conditions": conditions}})
+        };
+        assert!(validate("approval", &with(&["Approved"]), &with(&[])).is_empty());
+        assert_eq!(validate("approval", &with(&[]), &with(&["Approved"])).len(), 1);
+        assert_eq!(validate("approval", &with(&["Approved", "Denied"]), &with(&[])).len(), 1);
+    }
+}
