@@ -1,0 +1,119 @@
+//! The cluster by numbers: nodes in a dense array, pods by uid, both changed by deltas only.
+
+use std::{collections::HashMap, sync::Arc};
+
+use k8s_openapi::api::core::v1::Node;
+
+use crate::{
+    node::{NodeInfo, ZONE},
+    pod::PodInfo,
+};
+
+/// A place in the array of nodes. It stays a node's own for as long as the cluster runs.
+pub type NodeIndex = u32;
+
+/// All nodes, and all pods that have one.
+#[derive(Default)]
+pub struct Cluster {
+    nodes: Vec<NodeInfo>,
+    by_name: HashMap<Arc<str>, NodeIndex>,
+    pods: HashMap<Arc<str>, NodeIndex>,
+    /// The nodes that exist, zones taking turns, so that looking at some of them looks at all zones.
+    order: Vec<NodeIndex>,
+    /// On how many nodes an image is.
+    image_nodes: HashMap<Arc<str>, usize>,
+}
+
+impl Cluster {
+    pub fn node(&self, index: NodeIndex) -> &NodeInfo {
+        &self.nodes[index as usize]
+    }
+
+    pub fn named(&self, name: &str) -> Option<NodeIndex> {
+        self.by_name.get(name).copied().filter(|index| self.node(*index).exists)
+    }
+
+    /// The nodes that exist, in the order in which to look at them.
+    pub fn order(&self) -> &[NodeIndex] {
+        &self.order
+    }
+
+    pub fn image_nodes(&self, image: &str) -> usize {
+        self.image_nodes.get(image).copied().unwrap_or(0)
+    }
+
+    /// Adds or changes a node.
+    pub fn set_node(&mut self, node: &Node) -> NodeIndex {
+        let index = self.index_of(node.metadata.name.as_deref().unwrap_or_default());
+        self.count_images(index, -1);
+        let info = &mut self.nodes[index as usize];
+        let (existed, zone) = (info.exists, info.labels.get(ZONE).cloned());
+        info.describe(node);
+        let moved = info.labels.get(ZONE) != zone.as_ref();
+        self.count_images(index, 1);
+        if !existed || moved {
+            self.arrange();
+        }
+        index
+    }
+
+    /// The node is gone; what is on it stays until it is gone too.
+    pub fn remove_node(&mut self, name: &str) {
+        let Some(index) = self.named(name) else { return };
+        self.count_images(index, -1);
+        let info = &mut self.nodes[index as usize];
+        info.exists = false;
+        info.images.clear();
+        self.arrange();
+    }
+
+    /// Puts a pod on a node, off any other that it was thought to be on.
+    pub fn set_pod(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.remove_pod(&pod.uid);
+        let index = self.index_of(node);
+        self.pods.insert(pod.uid.clone(), index);
+        self.nodes[index as usize].add_pod(pod);
+    }
+
+    /// Takes a pod off its node.
+    pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let index = self.pods.remove(uid)?;
+        self.nodes[index as usize].remove_pod(uid)
+    }
+
+    pub fn has_pod(&self, uid: &str) -> bool {
+        self.pods.contains_key(uid)
+    }
+
+    fn index_of(&mut self, name: &str) -> NodeIndex {
+        if let Some(index) = self.by_name.get(name) {
+            return *index;
+        }
+        let index = self.nodes.len() as NodeIndex;
+        let info = NodeInfo::named(name);
+        self.by_name.insert(info.name.clone(), index);
+        self.nodes.push(info);
+        index
+    }
+
+    fn count_images(&mut self, index: NodeIndex, by: isize) {
+        for image in self.nodes[index as usize].images.keys() {
+            let count = self.image_nodes.entry(image.clone()).or_default();
+            *count = count.saturating_add_signed(by);
+        }
+    }
+
+    fn arrange(&mut self) {
+        let mut zones: Vec<(Option<&String>, Vec<NodeIndex>)> = Vec::new();
+        for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.exists) {
+            let zone = node.labels.get(ZONE);
+            match zones.iter_mut().find(|(other, _)| *other == zone) {
+                Some((_, members)) => members.push(index as NodeIndex),
+                None => zones.push((zone, vec![index as NodeIndex])),
+            }
+        }
+        let longest = zones.iter().map(|(_, members)| members.len()).max().unwrap_or(0);
+        let turns = (0..longest).flat_map(|turn| zones.iter().filter_map(move |(_, members)| members.get(turn)));
+        self.order = turns.copied().collect();
+    }
+}
