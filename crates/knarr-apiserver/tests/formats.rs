@@ -1,0 +1,175 @@
+//! What the server says of itself, and the forms that objects are shown in.
+
+mod support;
+
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use support::Server;
+
+async fn get_as(server: &Server, target: &str, accept: &str) -> (u16, String, Vec<u8>) {
+    let request = Request::builder().uri(target).header("accept", accept).body(Full::default()).expect("a request");
+    let response = server.send(request).await;
+    let content_type = response.headers()["content-type"].to_str().unwrap_or_default().to_string();
+    let code = response.status().as_u16();
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    (code, content_type, body.to_vec())
+}
+
+/// The recorded facts, where this machine has them.
+fn facts(name: &str) -> Option<Value> {
+    let root = std::env::var("KNARR_FACTS").unwrap_or_else(|_| "../../../shared/k8s".into());
+    let text = std::fs::read_to_string(format!("{root}/{name}")).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+
+#[tokio::test]
+async fn discovery_is_upstreams() {
+    let Some(facts) = facts("discovery.json") else { return eprintln!("skipped: no recorded facts here") };
+    let server = Server::start().await;
+    for path in ["/api", "/apis"] {
+        let (_, content_type, body) = get_as(&server, path, AGGREGATED).await;
+        assert!(content_type.contains("as=APIGroupDiscoveryList"), "{content_type}");
+        let ours: Value = serde_json::from_slice(&body).expect("JSON");
+        let (ours, theirs) = (by_group(&ours), by_group(&facts[path]));
+        assert_eq!(ours.len(), theirs.len(), "{path}");
+        for (group, versions) in theirs {
+            assert_eq!(ours.get(&group), Some(&versions), "{path} {group}");
+        }
+    }
+}
+
+/// Group to its versions; what differs from run to run left out.
+fn by_group(list: &Value) -> std::collections::BTreeMap<String, Value> {
+    let items = list["items"].as_array().cloned().unwrap_or_default();
+    let mut groups = std::collections::BTreeMap::new();
+    for mut item in items {
+        let name = item["metadata"]["name"].as_str().unwrap_or_default().to_string();
+        for version in item["versions"].as_array_mut().into_iter().flatten() {
+            version.as_object_mut().map(|v| v.remove("freshness"));
+            for resource in version["resources"].as_array_mut().into_iter().flatten() {
+                normalise(resource);
+            }
+        }
+        groups.insert(name, item["versions"].take());
+    }
+    groups
+}
+
+fn normalise(resource: &mut Value) {
+    let name = |s: &Value| s["subresource"].as_str().unwrap_or_default().to_string();
+    if let Some(subresources) = resource["subresources"].as_array_mut() {
+        subresources.sort_by_key(name);
+    }
+}
+
+#[tokio::test]
+async fn discovery_has_an_entity_tag() {
+    let server = Server::start().await;
+    let ask = |tag: String| Request::builder().uri("/apis").header("accept", AGGREGATED).header("if-none-match", tag);
+    let first = server.send(ask("none".into()).body(Full::default()).expect("a request")).await;
+    let tag = first.headers()["etag"].to_str().expect("text").to_string();
+    let again = server.send(ask(tag).body(Full::default()).expect("a request")).await;
+    assert_eq!(again.status(), 304);
+}
+
+#[tokio::test]
+async fn pages_answer() {
+    let server = Server::start().await;
+    for (path, contains) in [
+        ("/version", "v1.36"),
+        ("/healthz", "ok"),
+        ("/livez?verbose", "[+]ping ok"),
+        ("/readyz/ping", "ok"),
+        ("/readyz?verbose&exclude=etcd", "etcd excluded: ok"),
+        ("/", "/apis/apps/v1"),
+        ("/api", "APIVersions"),
+        ("/apis", "APIGroupList"),
+        ("/apis/apps", "preferredVersion"),
+        ("/api/v1", "pods/exec"),
+        ("/openapi/v3", "apis/apps/v1"),
+        ("/openapi/v3/apis/apps/v1", "io.k8s.api.apps.v1.Deployment"),
+        ("/openapi/v2", "io.k8s.api.core.v1.Pod"),
+        ("/metrics", "apiserver_request_total"),
+    ] {
+        let answer = server.get(path).await;
+        let text = String::from_utf8_lossy(&answer.body);
+        assert!(answer.code == 200 && text.contains(contains), "{path}: {} {:.300}", answer.code, text);
+    }
+}
+
+#[tokio::test]
+async fn objects_take_the_form_that_is_asked_for() {
+    let server = Server::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
+    server.post(maps, &object).await.ok();
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let (_, _, body) = get_as(&server, maps, table).await;
+    let shown: Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(shown["kind"], "Table");
+    assert_eq!((&shown["rows"][0]["cells"][0], &shown["rows"][0]["cells"][1]), (&json!("a"), &json!(1)));
+    let partial = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let (_, _, body) = get_as(&server, maps, partial).await;
+    let shown: Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!((shown["kind"].as_str(), shown["items"][0].get("data")), (Some("PartialObjectMetadataList"), None));
+    let (_, content_type, body) = get_as(&server, &format!("{maps}/a"), "application/vnd.kubernetes.protobuf").await;
+    assert_eq!(content_type, "application/vnd.kubernetes.protobuf");
+    assert!(body.starts_with(b"k8s\0"));
+    let again = server.call("PUT", &format!("{maps}/a"), "application/vnd.kubernetes.protobuf", body).await;
+    assert_eq!(again.ok()["data"]["k"], "v");
+    let (_, _, body) = get_as(&server, &format!("{maps}/a"), "application/yaml").await;
+    assert!(String::from_utf8_lossy(&body).contains("kind: ConfigMap"));
+    assert_eq!(get_as(&server, maps, "image/png").await.0, 406);
+}
+
+#[tokio::test]
+async fn two_versions_share_their_objects() {
+    let server = Server::start().await;
+    let scaler = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
+    let path = |version: &str| format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers");
+    let made = server.post(&path("v1"), &scaler).await.ok();
+    assert_eq!(made["spec"]["targetCPUUtilizationPercentage"], 50);
+    let newer = server.get(&format!("{}/h", path("v2"))).await.ok();
+    assert_eq!(newer["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 50);
+    let list = server.get(&path("v1")).await.ok();
+    assert_eq!(list["items"][0]["spec"]["targetCPUUtilizationPercentage"], 50);
+}
+
+#[tokio::test]
+async fn scale_is_a_view() {
+    let server = Server::start().await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    server.post(deployments, &deployment).await.ok();
+    let scale = format!("{deployments}/d/scale");
+    let view = server.get(&scale).await.ok();
+    assert_eq!((&view["spec"]["replicas"], &view["status"]["selector"]), (&json!(2), &json!("a=b")));
+    assert_eq!(server.merge(&scale, &json!({"spec": {"replicas": 5}})).await.ok()["spec"]["replicas"], 5);
+    let scaled = server.get(&format!("{deployments}/d")).await.ok();
+    assert_eq!((&scaled["spec"]["replicas"], &scaled["metadata"]["generation"]), (&json!(5), &json!(2)));
+    assert_eq!(server.merge(&scale, &json!({"spec": {"replicas": -1}})).await.code, 422);
+}
+
+#[tokio::test]
+async fn applies_own_their_fields() {
+    let server = Server::start().await;
+    let path = "/api/v1/namespaces/default/configmaps/a";
+    let apply = async |manager: &str, data: Value, force: bool| {
+        let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data});
+        let target = format!("{path}?fieldManager={manager}&force={force}");
+        server.call("PATCH", &target, "application/apply-patch+yaml", body.to_string()).await
+    };
+    assert_eq!(apply("one", json!({"k": "1", "l": "1"}), false).await.code, 201);
+    let conflict = apply("two", json!({"k": "2"}), false).await;
+    assert_eq!((conflict.code, conflict.json()["reason"].as_str()), (409, Some("Conflict")));
+    assert_eq!(apply("two", json!({"k": "2"}), true).await.ok()["data"], json!({"k": "2", "l": "1"}));
+    assert_eq!(apply("one", json!({}), false).await.ok()["data"], json!({"k": "2"}));
+    assert_eq!(server.call("PATCH", path, "application/apply-patch+yaml", "{}").await.code, 422);
+}
