@@ -15,6 +15,8 @@ pub mod controller;
 pub mod error;
 pub mod events;
 pub mod expectations;
+#[cfg(test)]
+mod fake;
 pub mod informer;
 pub mod leader;
 pub mod queue;
