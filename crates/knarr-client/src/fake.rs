@@ -1,5 +1,5 @@
 //! A small API in memory for tests: create, get, list, watch, replace, merge-patch and delete of any kind, with resource versions and
-//! conflicts, and nothing else of what an API server does.
+//! conflicts, and nothing else of what an API server does. (The controllers' tests include this file too.)
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -215,6 +215,15 @@ fn merged(known: &Value, patch: &Value) -> Value {
     let (Value::Object(known), Value::Object(patch)) = (known, patch) else { return patch.clone() };
     let mut result = known.clone();
     for (key, value) in patch {
+        if let Some(list) = key.strip_prefix("$deleteFromPrimitiveList/") {
+            let gone = value.as_array().cloned().unwrap_or_default();
+            result
+                .get_mut(list)
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .for_each(|l| l.retain(|v| !gone.contains(v)));
+            continue;
+        }
         match value {
             Value::Null => drop(result.remove(key)),
             value => drop(result.insert(key.clone(), merged(known.get(key).unwrap_or(&Value::Null), value))),

@@ -103,3 +103,13 @@ const CONTROLLERS: &[Start] = &[
     |c| Box::pin(node_lifecycle::run(c)),
     |c| Box::pin(taint_eviction::run(c)),
 ];
+
+#[cfg(test)]
+use knarr_client::transport;
+
+#[cfg(test)]
+#[path = "../../knarr-client/src/fake.rs"]
+mod fake;
+
+#[cfg(test)]
+mod tests;
