@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 use crate::{
     node::{NodeInfo, ZONE},
     pod::PodInfo,
+    selector::Labels,
 };
 
 /// A place in the array of nodes. It stays a node's own for as long as the cluster runs.
@@ -20,6 +21,9 @@ pub struct Cluster {
     pods: HashMap<Arc<str>, NodeIndex>,
     /// The nodes that exist, zones taking turns, so that looking at some of them looks at all zones.
     order: Vec<NodeIndex>,
+    /// Those of the pods that keep others away.
+    anti_affine: HashMap<Arc<str>, Arc<PodInfo>>,
+    namespaces: HashMap<String, Labels>,
     /// On how many nodes an image is.
     image_nodes: HashMap<Arc<str>, usize>,
 }
@@ -40,6 +44,29 @@ impl Cluster {
 
     pub fn image_nodes(&self, image: &str) -> usize {
         self.image_nodes.get(image).copied().unwrap_or(0)
+    }
+
+    /// The nodes that exist.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.order.iter().map(|index| self.node(*index))
+    }
+
+    /// The pods with required anti-affinity, and where they are.
+    pub fn pods_with_anti_affinity(&self) -> impl Iterator<Item = (&PodInfo, &NodeInfo)> {
+        self.anti_affine.iter().filter_map(|(uid, pod)| Some((&**pod, self.node(*self.pods.get(uid)?))))
+    }
+
+    /// The labels of a namespace.
+    pub fn namespace(&self, name: &str) -> Option<&Labels> {
+        self.namespaces.get(name)
+    }
+
+    /// Takes note of a namespace's labels; `None`: it is gone.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
+        match labels {
+            Some(labels) => self.namespaces.insert(name.to_owned(), labels),
+            None => self.namespaces.remove(name),
+        };
     }
 
     /// Adds or changes a node.
@@ -72,12 +99,16 @@ impl Cluster {
         self.remove_pod(&pod.uid);
         let index = self.index_of(node);
         self.pods.insert(pod.uid.clone(), index);
+        if !pod.affinities.required_anti.is_empty() {
+            self.anti_affine.insert(pod.uid.clone(), pod.clone());
+        }
         self.nodes[index as usize].add_pod(pod);
     }
 
     /// Takes a pod off its node.
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let index = self.pods.remove(uid)?;
+        self.anti_affine.remove(uid);
         self.nodes[index as usize].remove_pod(uid)
     }
 

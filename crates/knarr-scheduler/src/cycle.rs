@@ -4,7 +4,7 @@ use crate::{
     cluster::{Cluster, NodeIndex},
     diagnosis::{Diagnosis, Rejection},
     node::NodeInfo,
-    plugins::{self, Plugin},
+    plugins::{self, Gathered, Plugin},
     pod::PodInfo,
 };
 
@@ -40,22 +40,23 @@ impl Cycles {
         let order = cluster.order();
         let mut diagnosis = Diagnosis::of(order.len());
         let mut feasible = Vec::new();
+        let look = Look { pod, cluster, gathered: Gathered::of(pod, cluster) };
         if let Some(names) = pod.required_nodes.only_names() {
             let named: Vec<_> = names.iter().filter_map(|name| cluster.named(name)).collect();
-            named.iter().for_each(|index| look(pod, cluster, *index, &mut feasible, &mut diagnosis));
+            named.iter().for_each(|index| look.at(*index, &mut feasible, &mut diagnosis));
             let other = Rejection::lasting(Plugin::NodeAffinity, "node(s) didn't satisfy plugin(s) [NodeAffinity]");
             let others = order.len() - named.len().min(order.len());
             if others > 0 && feasible.is_empty() {
                 diagnosis.refuse(other, others);
             }
         } else {
-            self.sample(pod, cluster, &mut feasible, &mut diagnosis);
+            self.sample(&look, &mut feasible, &mut diagnosis);
         }
         if feasible.is_empty() { Err(diagnosis) } else { Ok(feasible) }
     }
 
-    fn sample(&mut self, pod: &PodInfo, cluster: &Cluster, feasible: &mut Vec<NodeIndex>, diagnosis: &mut Diagnosis) {
-        let order = cluster.order();
+    fn sample(&mut self, look: &Look<'_>, feasible: &mut Vec<NodeIndex>, diagnosis: &mut Diagnosis) {
+        let order = look.cluster.order();
         let enough = self.enough(order.len());
         let start = if order.is_empty() { 0 } else { self.next_start % order.len() };
         let (before, after) = order.split_at(start);
@@ -65,7 +66,7 @@ impl Cycles {
                 break;
             }
             looked_at += 1;
-            look(pod, cluster, *index, feasible, diagnosis);
+            look.at(*index, feasible, diagnosis);
         }
         self.next_start = start + looked_at;
     }
@@ -106,10 +107,19 @@ impl Cycles {
     }
 }
 
-fn look(pod: &PodInfo, cluster: &Cluster, index: NodeIndex, feasible: &mut Vec<NodeIndex>, diagnosis: &mut Diagnosis) {
-    match plugins::filter(pod, cluster.node(index)) {
-        Ok(()) => feasible.push(index),
-        Err(rejection) => diagnosis.refuse(rejection, 1),
+/// A pod looking for nodes.
+struct Look<'a> {
+    pod: &'a PodInfo,
+    cluster: &'a Cluster,
+    gathered: Gathered,
+}
+
+impl Look<'_> {
+    fn at(&self, index: NodeIndex, feasible: &mut Vec<NodeIndex>, diagnosis: &mut Diagnosis) {
+        match plugins::filter(self.pod, self.cluster.node(index), &self.gathered) {
+            Ok(()) => feasible.push(index),
+            Err(rejection) => diagnosis.refuse(rejection, 1),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use knarr_client::{Event, EventType, Informer, Informers, Recorder, events::reference_to};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -24,6 +24,8 @@ const CYCLES_A_TURN: usize = 8;
 pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) {
     let informers = Informers::new(client.clone(), shutdown.clone());
     let (pods, nodes) = (informers.all::<Pod>(), informers.all::<Node>());
+    let namespaces = informers.all::<Namespace>();
+    namespaces.synced().await;
     nodes.synced().await;
     pods.synced().await;
     let (report, failures) = mpsc::unbounded_channel();
@@ -42,7 +44,7 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
         },
         config,
     };
-    scheduler.work(nodes, failures, shutdown).await;
+    scheduler.work(nodes, namespaces, failures, shutdown).await;
 }
 
 struct Scheduler {
@@ -75,15 +77,18 @@ impl Scheduler {
     async fn work(
         mut self,
         nodes: Informer<Node>,
+        namespaces: Informer<Namespace>,
         mut failures: mpsc::UnboundedReceiver<Failure>,
         shutdown: CancellationToken,
     ) {
         let (mut node_events, mut pod_events) = (nodes.subscribe(), self.pods.subscribe());
+        let mut namespace_events = namespaces.subscribe();
         loop {
             // Before a cycle all that is known is taken in: placing pods on a stale cluster is work for nothing.
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
+                Some(event) = namespace_events.recv() => self.on_namespace(&event),
                 Some(event) = node_events.recv() => self.on_node(&event),
                 Some(event) = pod_events.recv() => self.on_pod(&event),
                 Some(failure) = failures.recv() => self.on_failure(failure),
@@ -93,6 +98,15 @@ impl Scheduler {
         }
         self.requests.tasks.close();
         self.requests.tasks.wait().await;
+    }
+
+    fn on_namespace(&mut self, event: &Event<Namespace>) {
+        let meta = &event.object().metadata;
+        let labels = match event {
+            Event::Deleted(_) => None,
+            _ => Some(meta.labels.clone().unwrap_or_default()),
+        };
+        self.cluster.set_namespace(meta.name.as_deref().unwrap_or_default(), labels);
     }
 
     fn on_node(&mut self, event: &Event<Node>) {
@@ -133,7 +147,8 @@ impl Scheduler {
     fn on_bound(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.queue.remove(&pod.uid);
         self.assumed.remove(&pod.uid);
-        self.cluster.set_pod(pod, node);
+        self.cluster.set_pod(pod.clone(), node);
+        self.queue.changed(&Change::PodCame(&pod));
     }
 
     fn on_pending(&mut self, pod: Arc<PodInfo>) {

@@ -108,3 +108,65 @@ fn ties_spread_over_nodes() {
     let placed: std::collections::BTreeSet<_> = (0..200).filter_map(|_| cycles.place(&pod, &cluster).ok()).collect();
     assert_eq!(placed.len(), 8);
 }
+
+fn labelled(name: &str, app: &str, spec: Value) -> PodInfo {
+    let labels = json!({"app": app});
+    let pod = json!({"metadata": {"name": name, "namespace": "default", "uid": name, "labels": labels}, "spec": spec});
+    PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap()))
+}
+
+fn term(app: &str) -> Value {
+    json!([{"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "kubernetes.io/hostname"}])
+}
+
+#[test]
+fn anti_affinity_keeps_apart_both_ways() {
+    let mut cluster = cluster(&[("a", json!({})), ("b", json!({}))]);
+    let apart = json!({"containers": [], "affinity": {"podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": term("web")}}});
+    cluster.set_pod(Arc::new(labelled("one", "web", apart.clone())), "a");
+    assert_eq!(place(&labelled("two", "web", apart.clone()), &cluster), Ok("b".into()));
+    assert_eq!(place(&labelled("plain", "web", json!({"containers": []})), &cluster), Ok("b".into()));
+    cluster.set_pod(Arc::new(labelled("two", "web", apart.clone())), "b");
+    assert_eq!(
+        place(&labelled("three", "web", apart), &cluster),
+        Err("0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules.".into())
+    );
+    assert_eq!(
+        place(&labelled("plain", "web", json!({"containers": []})), &cluster),
+        Err("0/2 nodes are available: 2 node(s) didn't satisfy existing pods anti-affinity rules.".into())
+    );
+}
+
+#[test]
+fn affinity_gathers_and_the_first_of_a_group_may_begin() {
+    let mut cluster = cluster(&[("a", json!({})), ("b", json!({}))]);
+    let together = |app: &str| {
+        json!({"containers": [], "affinity": {"podAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": term(app)}}})
+    };
+    assert!(place(&labelled("first", "web", together("web")), &cluster).is_ok());
+    assert_eq!(
+        place(&labelled("other", "db", together("web")), &cluster),
+        Err("0/2 nodes are available: 2 node(s) didn't match pod affinity rules.".into())
+    );
+    cluster.set_pod(Arc::new(labelled("first", "web", together("web"))), "b");
+    assert_eq!(place(&labelled("other", "db", together("web")), &cluster), Ok("b".into()));
+}
+
+#[test]
+fn hard_spreading_bounds_the_skew() {
+    let mut cluster = cluster(&[("a", json!({})), ("b", json!({"unschedulable": true}))]);
+    let spread = json!({"containers": [], "topologySpreadConstraints": [{
+        "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}}}]});
+    cluster.set_pod(Arc::new(labelled("one", "web", spread.clone())), "a");
+    assert_eq!(
+        place(&labelled("two", "web", spread.clone()), &cluster),
+        Err("0/2 nodes are available: 1 node(s) didn't match pod topology spread constraints, \
+             1 node(s) were unschedulable."
+            .into())
+    );
+    cluster.set_node(&node("b", json!({})));
+    assert_eq!(place(&labelled("two", "web", spread), &cluster), Ok("b".into()));
+}

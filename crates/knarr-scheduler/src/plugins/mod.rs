@@ -2,12 +2,14 @@
 //! whether a change may help a pod that the plugin refused.
 
 mod image_locality;
+mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
 mod node_resources_balanced_allocation;
 mod node_resources_fit;
 mod node_unschedulable;
+mod pod_topology_spread;
 mod taint_toleration;
 
 use crate::{cluster::Cluster, diagnosis::Rejection, node::NodeInfo, pod::PodInfo};
@@ -22,13 +24,17 @@ pub enum Plugin {
     NodeAffinity,
     NodePorts,
     NodeResourcesFit,
+    PodTopologySpread,
+    InterPodAffinity,
 }
 
 /// Something that happened in the cluster.
 pub enum Change<'a> {
     /// A node came, or is not as it was.
     Node(&'a NodeInfo),
-    /// A pod is gone from its node, or asks for less.
+    /// A pod is on a node, or is not as it was there.
+    PodCame(&'a PodInfo),
+    /// A pod is gone from its node.
     PodLeft(&'a PodInfo),
 }
 
@@ -44,9 +50,26 @@ const FILTERS: [(Plugin, Filter); 6] = [
     (Plugin::NodeResourcesFit, node_resources_fit::filter),
 ];
 
+/// What the filters of one cycle ask of the other pods, gathered before the first node is looked at.
+pub struct Gathered {
+    spread: pod_topology_spread::State,
+    affinity: inter_pod_affinity::State,
+}
+
+impl Gathered {
+    pub fn of(pod: &PodInfo, cluster: &Cluster) -> Gathered {
+        Gathered {
+            spread: pod_topology_spread::State::of(pod, cluster),
+            affinity: inter_pod_affinity::State::of(pod, cluster),
+        }
+    }
+}
+
 /// Whether the pod may run on the node; the first refusal counts.
-pub fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
-    FILTERS.iter().try_for_each(|(_, filter)| filter(pod, node))
+pub fn filter(pod: &PodInfo, node: &NodeInfo, gathered: &Gathered) -> Result<(), Rejection> {
+    FILTERS.iter().try_for_each(|(_, filter)| filter(pod, node))?;
+    pod_topology_spread::filter(pod, node, &gathered.spread)?;
+    inter_pod_affinity::filter(pod, node, &gathered.affinity)
 }
 
 /// Whether the change may make a node feasible that `plugin` refused.
@@ -54,11 +77,17 @@ pub fn may_help(plugin: Plugin, pod: &PodInfo, change: &Change<'_>) -> bool {
     match change {
         Change::Node(node) => match plugin {
             Plugin::NodeResourcesFit => node_resources_fit::could_fit(pod, node),
-            Plugin::NodePorts => true,
+            Plugin::NodePorts | Plugin::PodTopologySpread | Plugin::InterPodAffinity => true,
             plugin => FILTERS.iter().filter(|(other, _)| *other == plugin).all(|(_, filter)| filter(pod, node).is_ok()),
         },
+        Change::PodCame(came) => match plugin {
+            Plugin::PodTopologySpread => came.key.namespace == pod.key.namespace,
+            Plugin::InterPodAffinity => true,
+            _ => false,
+        },
         Change::PodLeft(left) => match plugin {
-            Plugin::NodeResourcesFit => true,
+            Plugin::NodeResourcesFit | Plugin::InterPodAffinity => true,
+            Plugin::PodTopologySpread => left.key.namespace == pod.key.namespace,
             Plugin::NodePorts => left.ports.iter().any(|freed| pod.ports.iter().any(|port| port.conflicts(freed))),
             _ => false,
         },
