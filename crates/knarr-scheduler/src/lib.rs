@@ -11,6 +11,8 @@
 //! * A pod is in the queue, assumed, or bound; never two of these.
 //! * A cycle does no I/O.
 //!
+//! Not here yet: preemption and nominated nodes, scores for spreading and for preferred pod affinity, the volume plugins.
+//!
 //! Names of plugins, reasons, messages, events and conditions are upstream's: users search for them.
 
 mod binding;

@@ -5,7 +5,7 @@
 //! on disk. [`Store::watch`] delivers every change under a prefix after a revision, in order, exactly once, or fails with
 //! [`StoreError::Compacted`].
 //!
-//! Two backends, one trait, the same tests over both: [`embedded`] (one process, the default) and `etcd`.
+//! One trait, several backends, the same tests over all: [`embedded`] (one process, the default) stands; `etcd` is to come.
 //!
 //! Invariants that every backend keeps:
 //!
