@@ -22,7 +22,7 @@ use crate::chain::in_flight::InFlight;
 use crate::chain::request_info::RequestInfo;
 use crate::chain::watchdog::{PanicGuard, ReadRequest, Timeout};
 use crate::http::Body;
-use crate::http::respond;
+use crate::http::{compress, respond};
 use crate::metrics::Metrics;
 use crate::pages::{HealthCheck, Page, Pages};
 use crate::proxy::Connector;
@@ -75,6 +75,14 @@ struct Routes {
 
 impl Handler for Routes {
     async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let compresses = compress::wanted(request.headers());
+        let response = self.route(request).await;
+        if compresses { compress::compress(response) } else { response }
+    }
+}
+
+impl Routes {
+    async fn route(&self, request: Request<Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let Some(info) = parts.extensions.get::<Arc<RequestInfo>>().cloned() else {
             return respond::page_not_found();

@@ -126,6 +126,25 @@ async fn objects_take_the_form_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn large_answers_are_compressed_for_those_who_ask() {
+    use std::io::Read;
+    let server = Server::start().await;
+    let ask = |encoding: &str| {
+        let request = Request::builder().uri("/openapi/v2").header("accept-encoding", encoding);
+        request.body(Full::default()).expect("a request")
+    };
+    let plain = server.send(ask("identity")).await;
+    assert!(!plain.headers().contains_key("content-encoding"));
+    let plain = plain.into_body().collect().await.expect("a body").to_bytes();
+    let packed = server.send(ask("gzip, deflate")).await;
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    let packed = packed.into_body().collect().await.expect("a body").to_bytes();
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut unpacked).expect("gzip");
+    assert_eq!(plain, unpacked);
+}
+
+#[tokio::test]
 async fn two_versions_share_their_objects() {
     let server = Server::start().await;
     let scaler = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},

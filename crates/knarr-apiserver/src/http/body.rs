@@ -48,6 +48,14 @@ impl Body {
         Body(Inner::Chunks { rest, length })
     }
 
+    /// The runs of a body that is whole and at least so long; any other body comes back as it was.
+    pub fn into_chunks(self, at_least: u64) -> Result<Vec<Bytes>, Body> {
+        match self.0 {
+            Inner::Chunks { rest, length } if length >= at_least => Ok(rest.into()),
+            other => Err(Body(other)),
+        }
+    }
+
     /// Of unknown length.
     pub fn stream(stream: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Self {
         Body(Inner::Stream(Box::pin(stream)))

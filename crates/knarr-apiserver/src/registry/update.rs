@@ -143,7 +143,8 @@ impl Registry {
         keep_system_fields(object, old);
         served.reset_for_update(&target.subresource, object, old);
         match target.subresource.as_str() {
-            "" => served.strategy.prepare_update(&context, object, old),
+            // A scale is a change of the spec, made through another view.
+            "" | "scale" => served.strategy.prepare_update(&context, object, old),
             name => served.strategy.prepare_subresource_update(&context, name, object, old),
         }
         let fields = served.strategy.generation_fields();
@@ -165,7 +166,7 @@ impl Registry {
         let context = writer.strategy_context();
         let mut errors = served.validate_metadata(object, Some(old));
         errors.extend(match target.subresource.as_str() {
-            "" => served.strategy.validate_update(&context, object, old),
+            "" | "scale" => served.strategy.validate_update(&context, object, old),
             name => served.strategy.validate_subresource_update(&context, name, object, old),
         });
         if !errors.is_empty() {
