@@ -1,0 +1,273 @@
+//! Requests that end at a node, a pod or a service, against a node's kubelet and servers made for the test.
+
+mod support;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use knarr_apiserver::authentication::{TransportIdentity, User};
+use knarr_apiserver::{ApiServer, Config};
+use knarr_streaming::remote_command::{Options, Outcome, Streams};
+use knarr_streaming::spdy::{Connection, Side};
+use knarr_streaming::upgrade;
+use serde_json::{Value, json};
+use support::Server;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tower::ServiceExt;
+
+/// A kubelet that knows one pod, behind TLS of the cluster's authority, for clients with its certificates alone.
+async fn kubelet(tls: rustls::ServerConfig) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let stream = acceptor.accept(stream).await.unwrap();
+                let known = stream.get_ref().1.peer_certificates().is_some();
+                let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(known, request)) });
+                let builder = hyper::server::conn::http1::Builder::new();
+                let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+            });
+        }
+    });
+    address
+}
+
+fn answer(known: bool, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let reply = |code: StatusCode, text: String| Response::builder().status(code).body(Full::new(text.into())).unwrap();
+    if !known || request.headers().contains_key("authorization") {
+        return reply(StatusCode::UNAUTHORIZED, "only the API server, and only by certificate".into());
+    }
+    let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+    match request.uri().path() {
+        "/containerLogs/ns/pod/main" | "/metrics" => reply(StatusCode::OK, target),
+        "/containerLogs/ns/pod/waiting" => reply(StatusCode::BAD_REQUEST, "container \"waiting\" is waiting".into()),
+        "/exec/ns/pod/main" => {
+            let client = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move { cat(TokioIo::new(client.await.unwrap())).await });
+            upgrade::switching_protocols("SPDY/3.1").map(|()| Full::default())
+        }
+        "/portForward/ns/pod" => {
+            let client = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let (mut read, mut write) = tokio::io::split(TokioIo::new(client.await.unwrap()));
+                let _ = tokio::io::copy(&mut read, &mut write).await;
+            });
+            upgrade::switching_protocols("SPDY/3.1").map(|()| Full::default())
+        }
+        _ => reply(StatusCode::INTERNAL_SERVER_ERROR, "container not found (\"waiting\")".into()),
+    }
+}
+
+async fn cat(io: TokioIo<hyper::upgrade::Upgraded>) {
+    let (connection, mut incoming) = Connection::start(io, Side::Server);
+    let options = Options { stdin: true, stdout: true, stderr: false, tty: false };
+    let mut streams = Streams::accept(&mut incoming, options).await.unwrap();
+    tokio::io::copy(&mut streams.stdin.take().unwrap(), &mut streams.stdout.take().unwrap()).await.unwrap();
+    streams.error.write_all(&Outcome::Success.to_bytes()).await.unwrap();
+    connection.close();
+    connection.closed().await;
+}
+
+/// A server in memory whose node `node` has that kubelet, with pods `pod` (on it) and `unbound`.
+struct Cluster {
+    server: Server,
+    api: ApiServer,
+    _directory: tempfile::TempDir,
+}
+
+impl Cluster {
+    async fn start() -> Cluster {
+        knarr_pki::install_crypto_provider();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = knarr_pki::CertificateAuthority::load_or_create(directory.path(), "ca", "test").unwrap();
+        let pem = authority.certificate_pem();
+        let serving = knarr_pki::CertificateRequest::server("node", vec![], vec!["127.0.0.1".parse().unwrap()]);
+        let serving = authority.issue(&serving).unwrap();
+        let client = authority.issue(&knarr_pki::CertificateRequest::client("apiserver", &["system:masters"])).unwrap();
+        let kubelet = kubelet(knarr_pki::server_config(&serving, pem).unwrap()).await;
+        let server = Server::start().await;
+        let config =
+            Config { kubelet_client: Some(knarr_pki::client_config(pem, Some(&client)).unwrap()), ..Config::default() };
+        let api = ApiServer::new(config, server.registry.clone());
+        let cluster = Cluster { server, api, _directory: directory };
+        cluster.fill(kubelet).await;
+        cluster
+    }
+
+    async fn fill(&self, kubelet: SocketAddr) {
+        let server = &self.server;
+        server.post("/api/v1/namespaces", &json!({"metadata": {"name": "ns"}})).await.ok();
+        server.post("/api/v1/nodes", &json!({"metadata": {"name": "node"}})).await.ok();
+        let status = json!({"status": {
+            "addresses": [{"type": "Hostname", "address": "nowhere"}, {"type": "InternalIP", "address": "127.0.0.1"}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": kubelet.port()}}}});
+        server.merge("/api/v1/nodes/node/status", &status).await.ok();
+        for (name, node) in [("pod", "node"), ("unbound", "")] {
+            let containers = json!([{"name": "main", "image": "i"}, {"name": "waiting", "image": "i"}]);
+            let mut pod = json!({"metadata": {"name": name}, "spec": {"containers": containers}});
+            if !node.is_empty() {
+                pod["spec"]["nodeName"] = node.into();
+            }
+            server.post("/api/v1/namespaces/ns/pods", &pod).await.ok();
+        }
+    }
+
+    async fn get(&self, target: &str) -> (u16, String) {
+        let mut request =
+            Request::builder().uri(target).header("authorization", "Bearer x").body(Full::<Bytes>::default()).unwrap();
+        request.extensions_mut().insert(TransportIdentity(Arc::new(User::new("admin", &["system:masters"]))));
+        let response = self.api.service().oneshot(request).await.unwrap();
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (code, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    async fn refusal(&self, target: &str) -> (u16, String) {
+        let (code, body) = self.get(target).await;
+        let status: Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("{code} {body}"));
+        (code, status["message"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// A connection to the server over HTTP/1.1, as an administrator's.
+    async fn connect(&self) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = self.api.service();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                let service = service.clone();
+                request.extensions_mut().insert(TransportIdentity(Arc::new(User::new("admin", &["system:masters"]))));
+                service.oneshot(request)
+            });
+            let builder = hyper::server::conn::http1::Builder::new();
+            let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+        });
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    async fn websocket(&self, target: &str, protocol: &str) -> tokio_tungstenite::WebSocketStream<TcpStream> {
+        let mut request = format!("ws://localhost{target}").into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+        let (socket, response) = tokio_tungstenite::client_async(request, self.connect().await).await.unwrap();
+        assert_eq!(response.headers()["sec-websocket-protocol"], protocol.split(',').next().unwrap());
+        socket
+    }
+}
+
+const POD: &str = "/api/v1/namespaces/ns/pods/pod";
+
+#[tokio::test]
+async fn logs_come_from_the_nodes_kubelet() {
+    let cluster = Cluster::start().await;
+    let (code, target) = cluster.get(&format!("{POD}/log?container=main&follow=true&tailLines=3")).await;
+    assert_eq!((code, target.as_str()), (200, "/containerLogs/ns/pod/main?follow=true&tailLines=3"));
+    assert_eq!(cluster.get("/api/v1/namespaces/ns/pods/unbound/log?container=main").await, (200, String::new()));
+    for (target, code, message) in [
+        ("pod/log", 400, "a container name must be specified for pod pod, choose one of: [main waiting]"),
+        ("pod/log?container=x", 400, "container x is not valid for pod pod"),
+        ("pod/log?container=waiting", 400, "container \"waiting\" is waiting"),
+        ("none/log", 404, "pods \"none\" not found"),
+        (
+            "pod/log?container=main&tailLines=-1",
+            422,
+            "PodLogOptions \"\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0",
+        ),
+    ] {
+        let refusal = cluster.refusal(&format!("/api/v1/namespaces/ns/pods/{target}")).await;
+        assert_eq!(refusal, (code, message.to_owned()), "{target}");
+    }
+}
+
+#[tokio::test]
+async fn websocket_clients_run_commands() {
+    let cluster = Cluster::start().await;
+    let target = format!("{POD}/exec?container=main&stdin=true&stdout=true&command=cat");
+    let mut socket = cluster.websocket(&target, "v5.channel.k8s.io,v4.channel.k8s.io").await;
+    socket.send(Message::binary(b"\0hello".to_vec())).await.unwrap();
+    socket.send(Message::binary(vec![255, 0])).await.unwrap();
+    let (mut stdout, mut status) = (Vec::new(), Vec::new());
+    while let Some(Ok(Message::Binary(message))) = socket.next().await {
+        match message[0] {
+            1 => stdout.extend_from_slice(&message[1..]),
+            3 => status.extend_from_slice(&message[1..]),
+            other => panic!("channel {other}"),
+        }
+    }
+    assert_eq!(stdout, b"hello");
+    assert_eq!(serde_json::from_slice::<Value>(&status).unwrap()["status"], "Success");
+
+    let target = format!("{POD}/exec?container=waiting&stdout=true&command=cat");
+    let mut socket = cluster.websocket(&target, "v5.channel.k8s.io").await;
+    let mut last = Bytes::new();
+    while let Some(Ok(Message::Binary(message))) = socket.next().await {
+        last = message;
+    }
+    let status: Value = serde_json::from_slice(&last[1..]).unwrap();
+    let message = "Internal error occurred: unable to upgrade connection: container not found (\"waiting\")";
+    assert_eq!(status["message"], message);
+}
+
+#[tokio::test]
+async fn spdy_clients_are_joined_with_the_kubelet() {
+    let cluster = Cluster::start().await;
+    let mut request = Request::builder().method("POST").header("host", "x").body(http_body_util::Empty::new()).unwrap();
+    *request.uri_mut() = format!("{POD}/exec?container=main&stdin=true&stdout=true&command=cat").parse().unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("connection", "Upgrade".parse().unwrap());
+    headers.insert("upgrade", "SPDY/3.1".parse().unwrap());
+    *request.headers_mut() = headers;
+    let answer = upgrade::request(cluster.connect().await, request).await.unwrap();
+    let upgrade::Answer::Switched(_, io) = answer else { panic!("refused") };
+    let (connection, _) = Connection::start(io, Side::Client);
+    let options = Options { stdin: true, stdout: true, stderr: false, tty: false };
+    let streams = Streams::open(&connection, options).await.unwrap();
+    let mut stdin = streams.stdin.unwrap();
+    stdin.write_all(b"hello").await.unwrap();
+    stdin.shutdown().await.unwrap();
+    let mut stdout = [0; 5];
+    streams.stdout.unwrap().read_exact(&mut stdout).await.unwrap();
+    assert_eq!(&stdout, b"hello");
+}
+
+#[tokio::test]
+async fn ports_are_forwarded_through_the_tunnel() {
+    let cluster = Cluster::start().await;
+    let mut socket = cluster.websocket(&format!("{POD}/portforward"), "SPDY/3.1+portforward.k8s.io").await;
+    socket.send(Message::binary(b"echo".to_vec())).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::binary(b"echo".to_vec()));
+}
+
+#[tokio::test]
+async fn nodes_pods_and_services_are_proxied() {
+    let cluster = Cluster::start().await;
+    let (code, target) = cluster.get("/api/v1/nodes/node/proxy/metrics?a=b%20c").await;
+    assert_eq!((code, target.as_str()), (200, "/metrics?a=b%20c"));
+    assert_eq!(cluster.get("/api/v1/nodes/node/proxy").await.0, 301);
+    for (target, code, message) in [
+        ("/api/v1/nodes/none/proxy/", 404, "nodes \"none\" not found"),
+        ("/api/v1/namespaces/ns/services/none/proxy/", 404, "services \"none\" not found"),
+        ("/api/v1/namespaces/ns/pods/pod/exec?container=main", 400, "Upgrade request required"),
+        ("/api/v1/namespaces/ns/pods/unbound/exec?container=main", 400, "pod unbound does not have a host assigned"),
+    ] {
+        assert_eq!(cluster.refusal(target).await, (code, message.to_owned()), "{target}");
+    }
+    let service = json!({"metadata": {"name": "empty"}, "spec": {"clusterIP": "None", "ports": [{"port": 80}]}});
+    cluster.server.post("/api/v1/namespaces/ns/services", &service).await.ok();
+    let refusal = cluster.refusal("/api/v1/namespaces/ns/services/empty/proxy/").await;
+    assert_eq!(refusal, (503, "no endpoints available for service \"empty\"".to_owned()));
+}
