@@ -1,1 +1,15 @@
-//! stub
+//! What the end-to-end tests stand on: a real `knarr` process with its own data directory and ports, driven from outside
+//! through kubectl and kube-rs, and gone without a trace when the test ends.
+
+mod cluster;
+mod kubectl;
+mod wait;
+
+pub use cluster::{Cluster, Options, binary, free_port};
+pub use kubectl::{Kubectl, kubectl_path};
+pub use wait::eventually;
+
+/// Whether this process may run containers.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}

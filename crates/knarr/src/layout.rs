@@ -1,0 +1,95 @@
+//! Where things lie under the data directory, and the lock that makes one `knarr up` its owner.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::fcntl::{Flock, FlockArg};
+
+/// Paths under one data directory.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub fn new(root: &Path) -> Self {
+        Layout { root: root.to_path_buf() }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+    pub fn pki(&self) -> PathBuf {
+        self.root.join("pki")
+    }
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+    pub fn containerd(&self) -> PathBuf {
+        self.root.join("containerd")
+    }
+    pub fn kubelet(&self) -> PathBuf {
+        self.root.join("kubelet")
+    }
+    pub fn pod_logs(&self) -> PathBuf {
+        self.root.join("log/pods")
+    }
+    pub fn cni(&self) -> PathBuf {
+        self.root.join("cni")
+    }
+    /// What `--detach` writes the process's output to.
+    pub fn log(&self) -> PathBuf {
+        self.root.join("knarr.log")
+    }
+    /// Held locked while a `knarr up` runs; says its process number.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("knarr.lock")
+    }
+    /// The runtime socket that the last `up` used, so that `images` and `down --purge` find it.
+    pub fn runtime_note(&self) -> PathBuf {
+        self.root.join("runtime-endpoint")
+    }
+    pub fn private_runtime_socket(&self) -> PathBuf {
+        self.containerd().join("containerd.sock")
+    }
+}
+
+/// Proof that this process owns the data directory; given up when dropped, or when the process dies.
+pub struct Ownership {
+    _file: Flock<File>,
+}
+
+/// Takes the lock. `Ok(Err(pid))`: another process has it.
+pub fn own(layout: &Layout) -> Result<Result<Ownership, i32>> {
+    fs::create_dir_all(layout.root()).with_context(|| layout.root().display().to_string())?;
+    let path = layout.lock();
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = file.with_context(|| path.display().to_string())?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut file) => {
+            file.set_len(0)?;
+            file.rewind()?;
+            write!(file, "{}", std::process::id())?;
+            Ok(Ok(Ownership { _file: file }))
+        }
+        Err((mut file, _)) => Ok(Err(read_pid(&mut file).unwrap_or_default())),
+    }
+}
+
+/// The process that owns the data directory, if one does.
+pub fn owner(layout: &Layout) -> Option<i32> {
+    let file = File::open(layout.lock()).ok()?;
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(_) => None,
+        Err((mut file, _)) => read_pid(&mut file),
+    }
+}
+
+fn read_pid(file: &mut File) -> Option<i32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}

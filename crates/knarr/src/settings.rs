@@ -1,0 +1,239 @@
+//! What `knarr up` is told: flags, `KNARR_…` variables and a YAML file, in this order of precedence, over the defaults.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use ipnet::Ipv4Net;
+use serde::Deserialize;
+
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/knarr";
+
+/// Everything that may be said about a cluster; a field that is `None` was not said here.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Said {
+    /// Where everything Knarr keeps lives [default: /var/lib/knarr]
+    #[arg(long, env = "KNARR_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Address and port of the API server [default: 0.0.0.0:6443]
+    #[arg(long, env = "KNARR_BIND", value_name = "ADDRESS:PORT")]
+    pub bind: Option<String>,
+    /// The node's address [default: that of the default route, or 127.0.0.1]
+    #[arg(long, env = "KNARR_NODE_IP", value_name = "ADDRESS")]
+    pub node_ip: Option<Ipv4Addr>,
+    /// The node's name [default: the host's name]
+    #[arg(long, env = "KNARR_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Where the administrator's kubeconfig is written once the API answers [default: DATA_DIR/admin.kubeconfig]
+    #[arg(long, env = "KNARR_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Addresses of pods [default: 10.244.0.0/16]
+    #[arg(long, env = "KNARR_CLUSTER_CIDR", value_name = "CIDR")]
+    pub cluster_cidr: Option<Ipv4Net>,
+    /// Addresses of services [default: 10.96.0.0/16]
+    #[arg(long, env = "KNARR_SERVICE_CIDR", value_name = "CIDR")]
+    pub service_cidr: Option<Ipv4Net>,
+    /// The cluster's DNS domain [default: cluster.local]
+    #[arg(long, env = "KNARR_CLUSTER_DOMAIN", value_name = "DOMAIN")]
+    pub cluster_domain: Option<String>,
+    /// A CRI socket; without it Knarr runs a private containerd of its own
+    #[arg(long, env = "KNARR_RUNTIME_ENDPOINT", value_name = "SOCKET")]
+    pub runtime_endpoint: Option<String>,
+    /// Port of the kubelet's own HTTPS API [default: 10250]
+    #[arg(long, env = "KNARR_KUBELET_PORT", value_name = "PORT")]
+    pub kubelet_port: Option<u16>,
+    /// Control plane alone: runs no pods, needs no root
+    #[arg(long, env = "KNARR_NO_NODE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub no_node: Option<bool>,
+}
+
+impl Said {
+    /// This, and where it is silent, `file`.
+    fn or(self, file: Said) -> Said {
+        Said {
+            data_dir: self.data_dir.or(file.data_dir),
+            bind: self.bind.or(file.bind),
+            node_ip: self.node_ip.or(file.node_ip),
+            node_name: self.node_name.or(file.node_name),
+            kubeconfig: self.kubeconfig.or(file.kubeconfig),
+            cluster_cidr: self.cluster_cidr.or(file.cluster_cidr),
+            service_cidr: self.service_cidr.or(file.service_cidr),
+            cluster_domain: self.cluster_domain.or(file.cluster_domain),
+            runtime_endpoint: self.runtime_endpoint.or(file.runtime_endpoint),
+            kubelet_port: self.kubelet_port.or(file.kubelet_port),
+            no_node: self.no_node.or(file.no_node),
+        }
+    }
+}
+
+/// What a cluster is started with: every question answered and checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub data_dir: PathBuf,
+    pub bind: SocketAddr,
+    pub node_ip: Ipv4Addr,
+    pub node_name: String,
+    pub kubeconfig: PathBuf,
+    pub cluster_cidr: Ipv4Net,
+    pub service_cidr: Ipv4Net,
+    pub cluster_domain: String,
+    /// `None`: a private containerd.
+    pub runtime_endpoint: Option<PathBuf>,
+    pub kubelet_port: u16,
+    pub node: bool,
+}
+
+impl Settings {
+    /// Flags and variables (`said`), then the file, then the defaults.
+    pub fn resolve(said: Said, file: Option<&Path>) -> Result<Settings> {
+        let said = match file {
+            Some(path) => said.or(read(path)?),
+            None => said,
+        };
+        let data_dir = absolute(said.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()))?;
+        let settings = Settings {
+            bind: bind_address(said.bind.as_deref().unwrap_or("0.0.0.0:6443"))?,
+            node_ip: said.node_ip.unwrap_or_else(default_route_address),
+            node_name: said.node_name.map_or_else(host_name, Ok)?,
+            kubeconfig: said.kubeconfig.map_or_else(|| Ok(data_dir.join("admin.kubeconfig")), absolute)?,
+            cluster_cidr: said.cluster_cidr.unwrap_or(net(10, 244)),
+            service_cidr: said.service_cidr.unwrap_or(net(10, 96)),
+            cluster_domain: said.cluster_domain.unwrap_or_else(|| "cluster.local".into()),
+            runtime_endpoint: said.runtime_endpoint.as_deref().map(socket_path),
+            kubelet_port: said.kubelet_port.unwrap_or(10250),
+            node: !said.no_node.unwrap_or(false),
+            data_dir,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.cluster_cidr.prefix_len() > 24 {
+            bail!("--cluster-cidr {} is too small: a node takes a /24 of it", self.cluster_cidr);
+        }
+        if self.service_cidr.prefix_len() > 28 || self.service_cidr.prefix_len() < 12 {
+            bail!("--service-cidr {} must be between a /12 and a /28", self.service_cidr);
+        }
+        if self.cluster_cidr.contains(&self.service_cidr.network()) || self.service_cidr.contains(&self.cluster_cidr.network()) {
+            bail!("--cluster-cidr {} and --service-cidr {} overlap", self.cluster_cidr, self.service_cidr);
+        }
+        if !is_dns_name(&self.node_name) {
+            bail!("--node-name {:?} must be lower-case letters, digits, '-' and '.'", self.node_name);
+        }
+        if !is_dns_name(&self.cluster_domain) {
+            bail!("--cluster-domain {:?} is not a DNS domain", self.cluster_domain);
+        }
+        Ok(())
+    }
+
+    /// The nth address of the service range.
+    pub fn service_address(&self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.service_cidr.network()) + n)
+    }
+
+    /// Where clients on this machine and in pods reach the API server.
+    pub fn advertised(&self) -> SocketAddr {
+        let address = match self.bind.ip() {
+            ip if ip.is_unspecified() => IpAddr::V4(self.node_ip),
+            ip => ip,
+        };
+        SocketAddr::new(address, self.bind.port())
+    }
+}
+
+fn read(path: &Path) -> Result<Said> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(Said::default());
+    }
+    serde_saphyr::from_str(text).with_context(|| format!("--config {}", path.display()))
+}
+
+fn net(a: u8, b: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), 16)
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf> {
+    std::path::absolute(&path).with_context(|| path.display().to_string())
+}
+
+/// `ADDRESS:PORT`, `:PORT`, `PORT` or `ADDRESS`.
+fn bind_address(text: &str) -> Result<SocketAddr> {
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let parsed = match text.strip_prefix(':').unwrap_or(text).parse::<u16>() {
+        Ok(port) => Some(SocketAddr::new(any, port)),
+        Err(_) => text.parse().ok().or_else(|| text.parse().ok().map(|ip| SocketAddr::new(ip, 6443))),
+    };
+    parsed.with_context(|| format!("--bind {text:?} is not an address and port such as 0.0.0.0:6443"))
+}
+
+fn socket_path(endpoint: &str) -> PathBuf {
+    endpoint.strip_prefix("unix://").unwrap_or(endpoint).into()
+}
+
+fn is_dns_name(name: &str) -> bool {
+    let label = |l: &str| {
+        !l.is_empty()
+            && l.len() <= 63
+            && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+fn host_name() -> Result<String> {
+    let name = nix::unistd::gethostname().context("reading the host's name")?;
+    Ok(name.to_string_lossy().to_lowercase())
+}
+
+/// The address this machine would use towards the outside. Connecting a UDP socket asks the routing table and sends nothing.
+fn default_route_address() -> Ipv4Addr {
+    let routed = || -> std::io::Result<SocketAddr> {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    };
+    match routed().map(|address| address.ip()) {
+        Ok(IpAddr::V4(address)) if !address.is_unspecified() => address,
+        _ => Ipv4Addr::LOCALHOST,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("knarr.yaml");
+        std::fs::write(&file, "bind: 127.0.0.1:7000\ncluster-domain: example.test\nno-node: true\n").unwrap();
+        let said = Said { bind: Some(":7443".into()), ..Said::default() };
+        let settings = Settings::resolve(said, Some(&file)).unwrap();
+        assert_eq!(settings.bind, "0.0.0.0:7443".parse().unwrap());
+        assert_eq!(settings.cluster_domain, "example.test");
+        assert!(!settings.node);
+        assert_eq!(settings.service_address(10), Ipv4Addr::new(10, 96, 0, 10));
+        assert_eq!(settings.kubeconfig, Path::new("/var/lib/knarr/admin.kubeconfig"));
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        let refused = |said| Settings::resolve(said, None).unwrap_err().to_string();
+        let said = Said { bind: Some("nowhere".into()), ..Said::default() };
+        assert!(refused(said).contains("--bind"));
+        let said = Said { node_name: Some("No Spaces".into()), ..Said::default() };
+        assert!(refused(said).contains("--node-name"));
+        let said = Said { cluster_cidr: Some("10.96.0.0/12".parse().unwrap()), ..Said::default() };
+        assert!(refused(said).contains("overlap"));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("knarr.yaml");
+        std::fs::write(&file, "bnd: 1\n").unwrap();
+        assert!(Settings::resolve(Said::default(), Some(&file)).is_err(), "an unknown key is a mistake, not a comment");
+    }
+}
