@@ -26,6 +26,13 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster and returns when it is ready.
     pub fn up(options: &Options) -> Result<Cluster> {
+        let cluster = Self::prepare(options)?;
+        cluster.start()?;
+        Ok(cluster)
+    }
+
+    /// A cluster that is not yet started.
+    pub fn prepare(options: &Options) -> Result<Cluster> {
         let directory = TempDir::with_prefix("knarr-test-")?;
         let port = free_port();
         let mut arguments = vec![
@@ -37,14 +44,19 @@ impl Cluster {
             arguments.push("--no-node".into());
         }
         arguments.extend(options.flags.iter().cloned());
-        let cluster = Cluster { directory, port, arguments };
-        cluster.start()?;
-        Ok(cluster)
+        Ok(Cluster { directory, port, arguments })
+    }
+
+    /// `knarr up --detach` with this cluster's flags, not yet run.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(binary().unwrap_or_else(|_| "knarr".into()));
+        command.args(["up", "--detach"]).args(&self.arguments);
+        command
     }
 
     /// `knarr up --detach` with this cluster's flags, again after [`Cluster::kill`] or [`Cluster::down`].
     pub fn start(&self) -> Result<()> {
-        let output = Command::new(binary()?).args(["up", "--detach"]).args(&self.arguments).output()?;
+        let output = self.command().output()?;
         succeed("knarr up --detach", &output).inspect_err(|_| self.show_log())
     }
 

@@ -3,10 +3,12 @@
 
 mod cluster;
 mod kubectl;
+mod raw;
 mod wait;
 
 pub use cluster::{Cluster, Options, binary, free_port};
 pub use kubectl::{Kubectl, kubectl_path};
+pub use raw::Raw;
 pub use wait::eventually;
 
 /// Whether this process may run containers.

@@ -6,53 +6,9 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
-use knarr_tests::{Cluster, Options, binary, free_port};
+use knarr_tests::{Cluster, Options, Raw, binary, free_port};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::{Value, json};
-
-/// A raw HTTPS client with the administrator's certificate, for requests that no well-behaved client makes.
-struct Raw {
-    client: reqwest::Client,
-    server: String,
-}
-
-impl Raw {
-    fn new(cluster: &Cluster) -> Result<Raw> {
-        use base64::Engine;
-        let config: Value = serde_json::from_slice(&std::fs::read(cluster.kubeconfig())?)?;
-        let decode = |value: &Value| -> Result<Vec<u8>> {
-            let text = value.as_str().context("credentials are in the kubeconfig")?;
-            Ok(base64::engine::general_purpose::STANDARD.decode(text)?)
-        };
-        let user = &config["users"][0]["user"];
-        let mut identity = decode(&user["client-key-data"])?;
-        identity.extend(decode(&user["client-certificate-data"])?);
-        let authority = decode(&config["clusters"][0]["cluster"]["certificate-authority-data"])?;
-        let client = reqwest::Client::builder()
-            .use_rustls_tls()
-            .add_root_certificate(reqwest::Certificate::from_pem(&authority)?)
-            .identity(reqwest::Identity::from_pem(&identity)?)
-            .build()?;
-        Ok(Raw { client, server: cluster.server() })
-    }
-
-    /// Sends this body and returns the code and the answered object.
-    async fn send(&self, method: &str, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> Result<(u16, Value)> {
-        let request = self.client.request(method.parse()?, format!("{}{path}", self.server));
-        let response = request.header("content-type", content_type).body(body).send().await?;
-        let code = response.status().as_u16();
-        let text = response.text().await?;
-        Ok((code, serde_json::from_str(&text).unwrap_or(Value::String(text))))
-    }
-
-    async fn post(&self, path: &str, body: &Value) -> Result<(u16, Value)> {
-        self.send("POST", path, "application/json", body.to_string()).await
-    }
-
-    async fn get(&self, path: &str) -> Result<(u16, Value)> {
-        self.send("GET", path, "application/json", "").await
-    }
-}
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -200,14 +156,14 @@ async fn an_acknowledged_write_survives_kill_dash_nine() -> Result<()> {
 async fn a_user_without_rights_is_refused_as_upstream_refuses() -> Result<()> {
     let cluster = control_plane()?;
     let raw = Raw::new(&cluster)?;
-    let request = raw.client.get(format!("{}/api/v1/namespaces/default/secrets", raw.server)).header("impersonate-user", "jane");
+    let request = raw.http().get(format!("{}/api/v1/namespaces/default/secrets", cluster.server())).header("impersonate-user", "jane");
     let answer: Value = request.send().await?.json().await?;
     let text = "secrets is forbidden: User \"jane\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\"";
     ensure!(answer["code"] == 403 && answer["message"] == text, "{answer}");
     let anonymous = reqwest::Client::builder().danger_accept_invalid_certs(true).build()?;
-    let answer: Value = anonymous.get(format!("{}/api/v1/nodes", raw.server)).send().await?.json().await?;
+    let answer: Value = anonymous.get(format!("{}/api/v1/nodes", cluster.server())).send().await?.json().await?;
     ensure!(answer["code"] == 403 && answer["message"].as_str().is_some_and(|m| m.contains("system:anonymous")), "{answer}");
-    let answer = anonymous.get(format!("{}/api/v1/nodes", raw.server)).bearer_auth("e30.e30.e30").send().await?;
+    let answer = anonymous.get(format!("{}/api/v1/nodes", cluster.server())).bearer_auth("e30.e30.e30").send().await?;
     ensure!(answer.status() == 401, "{}", answer.status());
 
     let Some(kubectl) = cluster.kubectl() else { return Ok(()) };

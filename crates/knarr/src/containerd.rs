@@ -169,6 +169,7 @@ stream_server_address = "127.0.0.1"
 stream_server_port = "0"
 enable_unprivileged_ports = true
 enable_unprivileged_icmp = true
+netns_mounts_under_state_dir = true
 
 [plugins."io.containerd.grpc.v1.cri".containerd]
 snapshotter = "{snapshotter}"

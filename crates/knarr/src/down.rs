@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use futures::stream::{self, StreamExt};
+use knarr_cri::{RemoteRuntime, RuntimeService};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -74,7 +75,7 @@ async fn remove_pods(layout: &Layout, socket: &Path) -> Result<()> {
         true => Some(Containerd::start(layout).await.context("starting containerd to remove the pods")?),
         false => None,
     };
-    let runtime = knarr_cri::connect(socket).await.with_context(|| socket.display().to_string())?;
+    let runtime = RemoteRuntime::new(&socket.display().to_string())?;
     let removed = remove_sandboxes(&runtime).await;
     if let Some(containerd) = &mut containerd {
         containerd.stop().await;
@@ -82,13 +83,12 @@ async fn remove_pods(layout: &Layout, socket: &Path) -> Result<()> {
     removed
 }
 
-async fn remove_sandboxes(runtime: &knarr_cri::RemoteRuntime) -> Result<()> {
-    use knarr_cri::RuntimeService;
-    let sandboxes = runtime.list_pod_sandbox(None).await.context("listing pods")?;
+async fn remove_sandboxes(runtime: &RemoteRuntime) -> Result<()> {
+    let sandboxes = runtime.list_pod_sandboxes(None).await.context("listing pods")?;
     let results: Vec<Result<()>> = stream::iter(sandboxes)
         .map(|sandbox| async move {
             for container in runtime.list_containers(None).await?.into_iter().filter(|c| c.pod_sandbox_id == sandbox.id) {
-                let _ = runtime.stop_container(&container.id, 0).await;
+                let _ = runtime.stop_container(&container.id, Duration::ZERO).await;
                 runtime.remove_container(&container.id).await?;
             }
             runtime.stop_pod_sandbox(&sandbox.id).await?;

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use knarr_cri::{ImageService, RemoteRuntime};
 use tokio::process::Command;
 
 use crate::cli::{Images, ImagesAction};
@@ -74,9 +75,9 @@ fn snapshotter(socket: &Path) -> &'static str {
 }
 
 async fn list(socket: &Path) -> Result<()> {
-    let runtime = knarr_cri::connect(socket).await.with_context(|| socket.display().to_string())?;
+    let runtime = RemoteRuntime::new(&socket.display().to_string())?;
     let mut rows: Vec<(String, String, u64)> = Vec::new();
-    for image in knarr_cri::ImageService::list_images(&runtime, None).await? {
+    for image in runtime.list_images().await? {
         let id = image.id.trim_start_matches("sha256:").chars().take(12).collect::<String>();
         rows.extend(image.repo_tags.iter().map(|tag| (tag.clone(), id.clone(), image.size)));
     }
@@ -102,8 +103,8 @@ fn human_size(bytes: u64) -> String {
 
 /// Sees to it that the runtime has the pause image, from the copy carried inside.
 pub async fn ensure_pause(layout: &Layout, socket: &Path) -> Result<()> {
-    let runtime = knarr_cri::connect(socket).await.with_context(|| socket.display().to_string())?;
-    if knarr_cri::ImageService::image_status(&runtime, knarr_image::PAUSE_IMAGE).await?.is_some() {
+    let runtime = RemoteRuntime::new(&socket.display().to_string())?;
+    if runtime.image_status(knarr_image::PAUSE_IMAGE).await?.is_some() {
         return Ok(());
     }
     let archive = layout.root().join("pause.tar");

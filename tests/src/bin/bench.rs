@@ -1,0 +1,166 @@
+//! `bench`: the figures of docs/specification.md, measured from outside against the knarr binary beside this one. Build both with
+//! `--release`; `make bench` does.
+//!
+//! The load is upstream's usual yardstick: ConfigMaps of 1 KiB, 64 requests in flight over four HTTP/2 connections, watchers on
+//! connections of their own.
+
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use futures::StreamExt;
+use knarr_tests::{Cluster, Options, Raw, is_root};
+use serde_json::json;
+
+const OBJECTS: usize = 5000;
+const IN_FLIGHT: usize = 64;
+const CONNECTIONS: usize = 4;
+const WATCHERS: usize = 20;
+const LISTS: usize = 20;
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let binary = knarr_tests::binary()?;
+    row("release binary", format!("{:.1} MB", std::fs::metadata(&binary)?.len() as f64 / 1e6));
+    let (ready, _) = cold_start(false).await?;
+    row("cold start to /readyz, control plane alone", format!("{ready:.0?}"));
+    if is_root() {
+        let (ready, node) = cold_start(true).await?;
+        row("cold start to /readyz, with the node", format!("{ready:.0?}"));
+        row("cold start to node Ready", format!("{node:.0?}"));
+    } else {
+        eprintln!("not root: the node's figures are not measured");
+    }
+    load().await
+}
+
+fn row(what: &str, figure: impl std::fmt::Display) {
+    println!("| {what} | {figure} |");
+}
+
+/// Starts a new cluster; the time until `/readyz` says ok, and until the detached start reports everything ready.
+async fn cold_start(node: bool) -> Result<(Duration, Duration)> {
+    let cluster = Cluster::prepare(&Options { node, ..Options::default() })?;
+    let started = Instant::now();
+    let mut child: Child = cluster.command().stdout(Stdio::null()).spawn()?;
+    let raw = loop {
+        if let Ok(raw) = Raw::new(&cluster)
+            && raw.get("/readyz").await.is_ok_and(|(code, _)| code == 200)
+        {
+            break raw;
+        }
+        if let Some(status) = child.try_wait()?.filter(|status| !status.success()) {
+            bail!("knarr up: {status}");
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    };
+    let ready = started.elapsed();
+    if !child.wait()?.success() {
+        bail!("knarr up failed");
+    }
+    let all = started.elapsed();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let (code, _) = raw.get("/readyz").await?;
+    anyhow::ensure!(code == 200);
+    row(if node { "resident memory idle, everything" } else { "resident memory idle, control plane alone" }, resident(&cluster)?);
+    Ok((ready, all))
+}
+
+fn resident(cluster: &Cluster) -> Result<String> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", cluster.pid()?))?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).context("VmRSS")?;
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(format!("{:.0} MB", kilobytes * 1024.0 / 1e6))
+}
+
+async fn load() -> Result<()> {
+    let cluster = Cluster::up(&Options::default())?;
+    let clients: Vec<Raw> = (0..CONNECTIONS).map(|_| Raw::new(&cluster)).collect::<Result<_>>()?;
+    let clients = Arc::new(clients);
+    phase("create", OBJECTS, &clients, |client, i| create(client, i)).await?;
+    phase("get", OBJECTS * 4, &clients, |client, i| async move { client.ok("GET", &map(i), "", String::new()).await }).await?;
+    let merge = "application/merge-patch+json";
+    phase("merge patch", OBJECTS, &clients, |client, i| async move {
+        client.ok("PATCH", &map(i), merge, json!({"metadata": {"annotations": {"a": i.to_string()}}}).to_string()).await
+    })
+    .await?;
+    let list = |client: Client, _| async move { client.ok("GET", MAPS, "", String::new()).await };
+    phase("list of 5,000", LISTS * 10, &clients, list).await?;
+    phase("delete", OBJECTS, &clients, |client, i| async move { client.ok("DELETE", &map(i), "", String::new()).await }).await?;
+    fan_out(&cluster, &clients).await?;
+    row("resident memory after the load", resident(&cluster)?);
+    Ok(())
+}
+
+/// A share of the connections.
+#[derive(Clone)]
+struct Client(Arc<Vec<Raw>>, usize);
+
+impl Client {
+    async fn ok(&self, method: &str, path: &str, content_type: &str, body: String) -> Result<()> {
+        let content_type = if content_type.is_empty() { "application/json" } else { content_type };
+        let (code, _) = self.0[self.1 % self.0.len()].bytes(method, path, content_type, body).await?;
+        anyhow::ensure!(code < 300, "{method} {path}: {code}");
+        Ok(())
+    }
+}
+
+fn map(i: usize) -> String {
+    format!("{MAPS}/cm-{}", i % OBJECTS)
+}
+
+async fn create(client: Client, i: usize) -> Result<()> {
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("cm-{i}"), "labels": {"bench": "1"}}, "data": {"k": "x".repeat(1024)}});
+    client.ok("POST", MAPS, "application/json", body.to_string()).await
+}
+
+/// Runs `total` requests, [`IN_FLIGHT`] at a time, and prints the rate and the latencies.
+async fn phase<F, Fut>(name: &str, total: usize, clients: &Arc<Vec<Raw>>, request: F) -> Result<()>
+where
+    F: Fn(Client, usize) -> Fut,
+    Fut: Future<Output = Result<()>> + Send + 'static,
+{
+    let started = Instant::now();
+    let timed = |i: usize| {
+        let begun = Instant::now();
+        let answer = request(Client(clients.clone(), i), i);
+        tokio::spawn(async move { answer.await.map(|()| begun.elapsed()) })
+    };
+    let mut running = futures::stream::iter(0..total).map(timed).buffer_unordered(IN_FLIGHT);
+    let mut latencies = Vec::with_capacity(total);
+    while let Some(done) = running.next().await {
+        latencies.push(done??);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    latencies.sort();
+    let at = |quantile: f64| latencies[((latencies.len() - 1) as f64 * quantile) as usize];
+    row(name, format!("{:.0}/s, p50 {:.1?}, p99 {:.1?}", total as f64 / seconds, at(0.5), at(0.99)));
+    Ok(())
+}
+
+async fn fan_out(cluster: &Cluster, clients: &Arc<Vec<Raw>>) -> Result<()> {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let mut watchers = Vec::new();
+    for _ in 0..WATCHERS {
+        let response = Raw::http1(cluster)?.stream(&format!("{MAPS}?watch=1&labelSelector=bench%3D1")).await?;
+        let seen = seen.clone();
+        watchers.push(tokio::spawn(async move {
+            let mut chunks = response.bytes_stream();
+            while let Some(Ok(chunk)) = chunks.next().await {
+                seen.fetch_add(chunk.iter().filter(|byte| **byte == b'\n').count(), Ordering::Relaxed);
+            }
+        }));
+    }
+    let started = Instant::now();
+    phase("create with 20 watchers", OBJECTS, clients, create).await?;
+    while seen.load(Ordering::Relaxed) < OBJECTS * WATCHERS && started.elapsed() < Duration::from_secs(60) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let delivered = seen.load(Ordering::Relaxed);
+    row("watch events delivered, 20 watchers", format!("{:.0}/s ({delivered} in all)", delivered as f64 / started.elapsed().as_secs_f64()));
+    watchers.iter().for_each(|watcher| watcher.abort());
+    Ok(())
+}
