@@ -3,21 +3,15 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use knarr_apiserver::allocation::{AddressRange, PortRange, ServiceAllocator};
-use knarr_apiserver::authentication::front_proxy::FrontProxy;
-use knarr_apiserver::authentication::service_account::ServiceAccounts;
-use knarr_apiserver::authentication::x509::{CertificateVerifier, ClientCertificates};
-use knarr_apiserver::authentication::{self, Authenticator, User};
-use knarr_apiserver::authorization::node::NodeAuthorizer;
-use knarr_apiserver::authorization::rbac::Rbac;
-use knarr_apiserver::authorization::{self, Authorizer};
+use knarr_apiserver::authentication::User;
 use knarr_apiserver::objects::Objects;
-use knarr_apiserver::{ApiServer, Registry, bootstrap, tokens};
+use knarr_apiserver::{ApiServer, Registry, bootstrap};
 use knarr_store::{Embedded, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::assembly;
 use crate::credentials::Pki;
 use crate::layout::Layout;
 use crate::settings::Settings;
@@ -28,7 +22,7 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Opens the store, assembles the server, and returns once it answers.
+    /// Opens the store, assembles the server, and returns once it serves.
     pub async fn start(
         settings: &Settings,
         layout: &Layout,
@@ -40,14 +34,63 @@ impl ControlPlane {
         let store = Embedded::open(&layout.store()).await.context("opening the store")?;
         let store: Arc<dyn Store> = Arc::new(store);
         let registry = Registry::open(store, false, stop.clone()).await.context("reading the store")?;
-        let config = Assembly::new(settings, pki, &registry)?.config(tasks).await?;
-        let server = ApiServer::new(config, registry.clone());
-        let objects: Arc<dyn Objects> = registry;
-        bootstrap::run(&objects, &cluster(settings, pki)).await.context("writing the default objects")?;
-        let tls = knarr_pki::server_config(&pki.serving, pki.authority.certificate_pem())?;
-        let serving = server.clone();
-        let stop = stop.clone();
+        let objects: Arc<dyn Objects> = registry.clone();
+        let config = assembly::config(settings, pki, &objects, tasks).await?;
+        let server = ApiServer::new(config, registry);
+        bootstrap::run(&objects, &default_objects(settings, pki)).await.context("writing the default objects")?;
+        let tls = knarr_pki::server_config(&pki.serving, &pki.client_authorities())?;
+        let (serving, stop) = (server.clone(), stop.clone());
         tasks.spawn(async move { serving.serve(listener, Arc::new(tls), stop).await });
         Ok(Arc::new(ControlPlane { server }))
+    }
+
+    /// A client in this process that is this user.
+    pub fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
+        let mut all = vec!["system:authenticated"];
+        all.extend(groups);
+        self.server.client(User::new(user, &all))
+    }
+
+    /// A client that may do everything.
+    pub fn administrator(&self) -> kube::Client {
+        self.client("system:apiserver", &["system:masters"])
+    }
+
+    /// A client for the controller of this user name; a service account is in its accounts' groups.
+    fn controller_client(&self, user: &str) -> kube::Client {
+        match user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+            Some((namespace, _)) => {
+                let namespaced = format!("system:serviceaccounts:{namespace}");
+                self.client(user, &["system:serviceaccounts", &namespaced])
+            }
+            None => self.client(user, &[]),
+        }
+    }
+
+    /// Starts the controllers and the scheduler; they end with `stop`.
+    pub fn start_loops(self: &Arc<Self>, settings: &Settings, pki: &Pki, stop: &CancellationToken, tasks: &TaskTracker) {
+        let config = knarr_controllers::Config {
+            cluster_cidr: Some(settings.cluster_cidr.into()),
+            root_ca: pki.authority.certificate_pem().to_string(),
+            ..knarr_controllers::Config::default()
+        };
+        let server = self.clone();
+        tasks.spawn(knarr_controllers::run(move |user| server.controller_client(user), config, stop.clone()));
+        let client = self.client("system:kube-scheduler", &[]);
+        tasks.spawn(knarr_scheduler::run(client, knarr_scheduler::Config::default(), stop.clone()));
+    }
+}
+
+fn default_objects(settings: &Settings, pki: &Pki) -> bootstrap::Cluster {
+    let advertised = settings.advertised();
+    bootstrap::Cluster {
+        advertise_address: advertised.ip(),
+        advertise_port: advertised.port(),
+        service_address: settings.service_address(1).into(),
+        service_cidr: settings.service_cidr.to_string(),
+        client_ca: pki.authority.certificate_pem().to_string(),
+        request_header_ca: pki.front_proxy.certificate_pem().to_string(),
+        request_header_allowed_names: vec![crate::credentials::FRONT_PROXY_CLIENT.into()],
+        cluster_info_kubeconfig: pki.cluster_info(settings),
     }
 }

@@ -11,6 +11,9 @@ use crate::settings::Settings;
 /// The name of the cluster in kubeconfigs.
 const CLUSTER: &str = "knarr";
 
+/// The name by which the API server, as an authenticating proxy, is known to aggregated servers.
+pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
+
 /// Every key of the cluster.
 pub struct Pki {
     /// Issues and verifies the cluster's own certificates.
@@ -45,9 +48,14 @@ impl Pki {
         let mut kubelet = CertificateRequest::server(&node, vec![settings.node_name.clone()], addresses);
         kubelet.organizations = vec!["system:nodes".into()];
         let kubelet_serving = of("kubelet", kubelet)?;
-        let proxy = CertificateRequest::client("front-proxy-client", &[]);
-        let proxy_client = front_proxy.load_or_issue(&directory, "front-proxy-client", &proxy)?;
+        let proxy = CertificateRequest::client(FRONT_PROXY_CLIENT, &[]);
+        let proxy_client = front_proxy.load_or_issue(&directory, FRONT_PROXY_CLIENT, &proxy)?;
         Ok(Pki { serving, kubelet_client, proxy_client, kubelet_serving, administrator, authority, front_proxy, directory })
+    }
+
+    /// The authorities whose client certificates the handshake accepts; which of them vouches for whom is told apart later.
+    pub fn client_authorities(&self) -> String {
+        format!("{}{}", self.authority.certificate_pem(), self.front_proxy.certificate_pem())
     }
 
     /// The key that signs service-account tokens.

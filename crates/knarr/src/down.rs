@@ -53,8 +53,7 @@ async fn purge(layout: &Layout) -> Result<()> {
     }
     if let Ok(Some(note)) = fs::read_to_string(layout.runtime_note()).map(|note| note_path(&note)) {
         remove_pods(layout, &note).await?;
-        knarr_network::purge(&layout.cni()).await.context("removing network rules and interfaces")?;
-        knarr_kubelet::purge(&layout.kubelet()).await.context("removing pods' cgroups and directories")?;
+        crate::node::purge(layout, &note).await?;
     }
     containerd::end_leftover(layout).await;
     unmount_below(layout.root())?;

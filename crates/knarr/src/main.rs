@@ -1,11 +1,15 @@
 //! Knarr: Kubernetes in one binary. This crate is the command line and the composition of all rooms into one process.
 
+mod assembly;
 mod cli;
 mod containerd;
+mod control_plane;
+mod credentials;
 mod detach;
 mod down;
 mod images;
 mod layout;
+mod node;
 mod settings;
 mod up;
 mod version;

@@ -1,0 +1,145 @@
+//! The node: the container runtime, the kubelet and the network on this machine.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use knarr_client::Informers;
+use knarr_cri::{RemoteRuntime, RuntimeService};
+use knarr_kubelet::{Kubelet, KubeletConfig};
+use knarr_network::NetworkConfig;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::containerd::Containerd;
+use crate::control_plane::ControlPlane;
+use crate::credentials::Pki;
+use crate::layout::Layout;
+use crate::settings::Settings;
+
+/// Starts the private containerd, or finds the runtime that the settings name, and gives it the pause image.
+pub async fn start_runtime(
+    settings: &Settings,
+    layout: &Layout,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<RemoteRuntime> {
+    let socket = match &settings.runtime_endpoint {
+        Some(socket) => socket.clone(),
+        None => {
+            let containerd = Containerd::start(layout).await?;
+            tasks.spawn(containerd.supervise(stop.clone()));
+            layout.private_runtime_socket()
+        }
+    };
+    let runtime = answering(&socket).await?;
+    fs::write(layout.runtime_note(), socket.display().to_string()).context("noting the runtime's socket")?;
+    crate::images::ensure_pause(layout, &socket).await?;
+    Ok(runtime)
+}
+
+async fn answering(socket: &Path) -> Result<RemoteRuntime> {
+    if !socket.exists() {
+        bail!("no container runtime listens on {}: start it, or leave --runtime-endpoint out", socket.display());
+    }
+    let runtime = RemoteRuntime::new(&socket.display().to_string())?;
+    let version = runtime.version().await;
+    version.with_context(|| format!("the container runtime on {} does not answer CRI v1", socket.display()))?;
+    Ok(runtime)
+}
+
+/// Starts kubelet and network; they end with `stop`, pods and rules stay.
+pub async fn start(
+    settings: &Settings,
+    layout: &Layout,
+    pki: &Pki,
+    server: &Arc<ControlPlane>,
+    runtime: RemoteRuntime,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<()> {
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), settings.kubelet_port);
+    let listener = crate::up::listen(address, "--kubelet-port").await?;
+    let tls = knarr_pki::server_config(&pki.kubelet_serving, pki.authority.certificate_pem())?;
+    let client = server.client(&format!("system:node:{}", settings.node_name), &["system:nodes"]);
+    let kubelet = Kubelet::new(kubelet_config(settings, layout), client, Arc::new(runtime));
+    let kubelet_stop = stop.clone();
+    tasks.spawn(async move {
+        if let Err(error) = kubelet.run(listener, tls, kubelet_stop).await {
+            tracing::error!("the kubelet ended: {error}");
+        }
+    });
+
+    let informers = Informers::new(server.client("system:kube-proxy", &["system:masters"]), stop.clone());
+    let network = knarr_network::run(informers, network_config(settings, layout), stop.clone());
+    tasks.spawn(async move {
+        if let Err(error) = network.await {
+            tracing::error!("the node's network ended: {error}");
+        }
+    });
+    Ok(())
+}
+
+fn kubelet_config(settings: &Settings, layout: &Layout) -> KubeletConfig {
+    KubeletConfig {
+        node_ips: vec![IpAddr::V4(settings.node_ip)],
+        pod_logs_dir: layout.pod_logs(),
+        cluster_dns: vec![IpAddr::V4(settings.service_address(10))],
+        cluster_domain: settings.cluster_domain.clone(),
+        port: settings.kubelet_port,
+        ..KubeletConfig::new(settings.node_name.clone(), layout.kubelet())
+    }
+}
+
+fn network_config(settings: &Settings, layout: &Layout) -> NetworkConfig {
+    NetworkConfig {
+        cluster_cidr: vec![settings.cluster_cidr.into()],
+        service_cidr: vec![settings.service_cidr.into()],
+        cluster_domain: settings.cluster_domain.clone(),
+        dns_service_ip: IpAddr::V4(settings.service_address(10)),
+        ..paths(layout, &settings.node_name, IpAddr::V4(settings.node_ip), settings.runtime_endpoint.is_none())
+    }
+}
+
+/// A runtime of the machine's own looks where the CNI convention says; ours looks into the data directory.
+fn paths(layout: &Layout, node_name: &str, node_ip: IpAddr, private: bool) -> NetworkConfig {
+    let config = NetworkConfig::new(node_name, node_ip);
+    if !private {
+        return config;
+    }
+    NetworkConfig { cni_conf_dir: layout.cni().join("net.d"), cni_state_dir: layout.cni().join("networks"), ..config }
+}
+
+/// Removes the rules, interfaces, control groups and files of the node, once its pods are gone.
+pub async fn purge(layout: &Layout, socket: &Path) -> Result<()> {
+    let private = socket == layout.private_runtime_socket();
+    let left = knarr_network::purge::purge(&paths(layout, "", IpAddr::V4(Ipv4Addr::LOCALHOST), private)).await;
+    if !left.is_empty() {
+        bail!("the network could not be removed: {}", left.join("; "));
+    }
+    remove_control_groups(Path::new("/sys/fs/cgroup"), "kubepods")
+}
+
+/// Removes the control groups of that name in every hierarchy, innermost first.
+fn remove_control_groups(root: &Path, name: &str) -> Result<()> {
+    let mut hierarchies: Vec<PathBuf> = vec![root.to_path_buf()];
+    hierarchies.extend(fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()));
+    for hierarchy in hierarchies {
+        let group = hierarchy.join(name);
+        if group.is_dir() {
+            remove_group(&group).with_context(|| group.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_group(group: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(group)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove_group(&entry.path())?;
+        }
+    }
+    fs::remove_dir(group)
+}
