@@ -1,90 +1,94 @@
-//! What the API server decides by, in upstream's order: who is asking, whether they may, and what becomes of what they write.
+//! The API server's configuration: who is asking, whether they may, and what becomes of what they write.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use http::Response;
 use http::request::Parts;
 use knarr_api::StatusError;
-use knarr_api::object::ObjectExt;
-use knarr_apiserver::allocation::{AddressRange, Allocator, PortRange, ServiceAllocator};
-use knarr_apiserver::authentication::bootstrap_token::BootstrapTokens;
-use knarr_apiserver::authentication::front_proxy::FrontProxy;
-use knarr_apiserver::authentication::service_account::ServiceAccounts;
-use knarr_apiserver::authentication::x509::{CertificateVerifier, ClientCertificates};
-use knarr_apiserver::authentication::{self, Authenticator, User};
-use knarr_apiserver::authorization::node::NodeAuthorizer;
-use knarr_apiserver::authorization::rbac::{Rbac, Rule};
-use knarr_apiserver::authorization::{self, Authorizer};
+use knarr_apiserver::access::{Access, AccessConfig};
+use knarr_apiserver::allocation::PortRange;
+use knarr_apiserver::authentication::User;
+use knarr_apiserver::authentication::impersonation::impersonate;
+use knarr_apiserver::authorization;
+use knarr_apiserver::bootstrap::Cluster;
 use knarr_apiserver::chain::access::Impersonator;
+use knarr_apiserver::chain::request_info::RequestInfo;
+use knarr_apiserver::http::Body;
 use knarr_apiserver::objects::Objects;
+use knarr_apiserver::pages::Page;
 use knarr_apiserver::registry::Hooks;
-use knarr_apiserver::tokens::{Discovery, Issuer};
-use knarr_apiserver::{Config, bootstrap};
-use tokio_util::task::TaskTracker;
+use knarr_apiserver::tokens::Discovery;
+use knarr_apiserver::Config;
 
 use crate::credentials::{FRONT_PROXY_CLIENT, Pki};
 use crate::settings::Settings;
 
-/// The server's configuration. The watches that keep the authorizers current run among `tasks`, until the registry stops.
-pub async fn config(settings: &Settings, pki: &Pki, objects: &Arc<dyn Objects>, tasks: &TaskTracker) -> Result<Config> {
-    let issuer = Arc::new(issuer(settings, pki)?);
-    let authorization = authorizers(objects, tasks);
-    let services = Arc::new(ServiceAllocator::new(AddressRange::new(settings.service_cidr.into()), PortRange::default()));
-    services.load(&**objects).await.context("reading the services' addresses")?;
-    let allocators: Vec<Arc<dyn Allocator>> = vec![services];
-    Ok(Config {
-        authentication: authenticators(pki, objects, &issuer)?,
-        hooks: Hooks { allocators, ..Hooks::default() },
-        impersonator: Some(Arc::new(Impersonation(authorization.clone()))),
-        authorization,
+/// Upstream's names, groups and limits for this cluster.
+pub fn access(settings: &Settings, pki: &Pki, objects: Arc<dyn Objects>) -> Result<Access> {
+    let front_proxy = Arc::new(knarr_pki::root_store(pki.front_proxy.certificate_pem())?);
+    let config = AccessConfig {
+        issuer: format!("https://kubernetes.default.svc.{}", settings.cluster_domain),
+        base_url: format!("https://{}", settings.advertised()),
+        audiences: Vec::new(),
+        token_keys: vec![pki.token_key()?],
+        client_roots: Arc::new(knarr_pki::root_store(pki.authority.certificate_pem())?),
+        front_proxy: Some((front_proxy, vec![FRONT_PROXY_CLIENT.into()])),
+        anonymous: true,
+        service_cidr: settings.service_cidr.into(),
+        node_ports: PortRange::default(),
+        cluster: cluster(settings, pki),
+    };
+    Ok(Access::new(config, objects)?)
+}
+
+fn cluster(settings: &Settings, pki: &Pki) -> Cluster {
+    let advertised = settings.advertised();
+    Cluster {
+        advertise_address: advertised.ip(),
+        advertise_port: advertised.port(),
+        service_address: IpAddr::V4(settings.service_address(1)),
+        service_cidr: settings.service_cidr.to_string(),
+        client_ca: pki.authority.certificate_pem().to_string(),
+        request_header_ca: pki.front_proxy.certificate_pem().to_string(),
+        request_header_allowed_names: vec![FRONT_PROXY_CLIENT.into()],
+        cluster_info_kubeconfig: pki.cluster_info(settings),
+    }
+}
+
+/// The server that `access` decides for.
+pub fn config(settings: &Settings, access: &Access) -> Config {
+    Config {
+        authentication: access.authentication.clone(),
+        authorization: access.authorization.clone(),
+        hooks: Hooks { admission: access.admission.clone(), allocators: access.allocators.clone() },
+        handlers: access.handlers.clone(),
+        impersonator: Some(Arc::new(Impersonation(access.authorization.clone()))),
+        pages: vec![Arc::new(TokenKeys(access.discovery.clone()))],
         server_address: settings.advertised().to_string(),
         ..Config::default()
-    })
+    }
 }
 
-fn issuer(settings: &Settings, pki: &Pki) -> Result<Issuer> {
-    let url = format!("https://kubernetes.default.svc.{}", settings.cluster_domain);
-    Ok(Issuer::new(&url, vec![pki.token_key()?], Vec::new()))
-}
-
-fn authenticators(pki: &Pki, objects: &Arc<dyn Objects>, issuer: &Arc<Issuer>) -> Result<authentication::Chain> {
-    let verifier = |pem: &str| -> Result<CertificateVerifier> {
-        Ok(CertificateVerifier::new(Arc::new(knarr_pki::root_store(pem)?))?)
-    };
-    let front_proxy = FrontProxy {
-        verifier: verifier(pki.front_proxy.certificate_pem())?,
-        allowed_names: vec![FRONT_PROXY_CLIENT.into()],
-    };
-    let all: Vec<Arc<dyn Authenticator>> = vec![
-        Arc::new(front_proxy),
-        Arc::new(ClientCertificates { verifier: verifier(pki.authority.certificate_pem())? }),
-        Arc::new(ServiceAccounts::new(issuer.clone(), objects.clone())),
-        Arc::new(BootstrapTokens { objects: objects.clone(), audiences: issuer.audiences().to_vec() }),
-    ];
-    Ok(authentication::Chain::new(all, true))
-}
-
-fn authorizers(objects: &Arc<dyn Objects>, tasks: &TaskTracker) -> authorization::Chain {
-    let rbac = Rbac::new();
-    let nodes = NodeAuthorizer::new(node_rules());
-    tasks.spawn(rbac.clone().run(objects.clone()));
-    tasks.spawn(nodes.clone().run(objects.clone()));
-    let all: Vec<Arc<dyn Authorizer>> = vec![nodes, rbac];
-    authorization::Chain::new(all)
-}
-
-/// What every node may do: the default ClusterRole `system:node`.
-fn node_rules() -> Vec<Rule> {
-    let role = bootstrap::default_objects().find(|(resource, object)| &*resource.resource == "clusterroles" && object.name() == "system:node");
-    role.map(|(_, role)| Rule::of_role(&role)).unwrap_or_default()
-}
-
+/// Lets a user act as another whom the authorizers allow it to impersonate.
 struct Impersonation(authorization::Chain);
 
 #[async_trait::async_trait]
 impl Impersonator for Impersonation {
     async fn impersonate(&self, request: &Parts, user: &Arc<User>) -> Result<Option<Arc<User>>, StatusError> {
-        let acting = authentication::impersonation::impersonate(&request.headers, user, &self.0).await?;
+        let acting = impersonate(&request.headers, user, &self.0).await?;
         Ok((!Arc::ptr_eq(&acting, user)).then_some(acting))
+    }
+}
+
+/// The documents by which others check service-account tokens.
+struct TokenKeys(Discovery);
+
+#[async_trait::async_trait]
+impl Page for TokenKeys {
+    async fn serve(&self, info: &RequestInfo, _: &Parts) -> Option<Response<Body>> {
+        let (document, content_type) = self.0.document(&info.path)?;
+        Response::builder().header("content-type", content_type).body(Body::from(document)).ok()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use knarr_apiserver::authentication::User;
 use knarr_apiserver::objects::Objects;
-use knarr_apiserver::{ApiServer, Registry, bootstrap};
+use knarr_apiserver::{ApiServer, Registry};
 use knarr_store::{Embedded, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -35,9 +35,11 @@ impl ControlPlane {
         let store: Arc<dyn Store> = Arc::new(store);
         let registry = Registry::open(store, false, stop.clone()).await.context("reading the store")?;
         let objects: Arc<dyn Objects> = registry.clone();
-        let config = assembly::config(settings, pki, &objects, tasks).await?;
-        let server = ApiServer::new(config, registry);
-        bootstrap::run(&objects, &default_objects(settings, pki)).await.context("writing the default objects")?;
+        let access = Arc::new(assembly::access(settings, pki, objects)?);
+        let server = ApiServer::new(assembly::config(settings, &access), registry);
+        access.prepare().await.context("writing the default objects")?;
+        tasks.spawn(access.clone().run());
+        access.synced().await;
         let tls = knarr_pki::server_config(&pki.serving, &pki.client_authorities())?;
         let (serving, stop) = (server.clone(), stop.clone());
         tasks.spawn(async move { serving.serve(listener, Arc::new(tls), stop).await });
@@ -78,19 +80,5 @@ impl ControlPlane {
         tasks.spawn(knarr_controllers::run(move |user| server.controller_client(user), config, stop.clone()));
         let client = self.client("system:kube-scheduler", &[]);
         tasks.spawn(knarr_scheduler::run(client, knarr_scheduler::Config::default(), stop.clone()));
-    }
-}
-
-fn default_objects(settings: &Settings, pki: &Pki) -> bootstrap::Cluster {
-    let advertised = settings.advertised();
-    bootstrap::Cluster {
-        advertise_address: advertised.ip(),
-        advertise_port: advertised.port(),
-        service_address: settings.service_address(1).into(),
-        service_cidr: settings.service_cidr.to_string(),
-        client_ca: pki.authority.certificate_pem().to_string(),
-        request_header_ca: pki.front_proxy.certificate_pem().to_string(),
-        request_header_allowed_names: vec![crate::credentials::FRONT_PROXY_CLIENT.into()],
-        cluster_info_kubeconfig: pki.cluster_info(settings),
     }
 }
