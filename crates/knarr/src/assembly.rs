@@ -6,14 +6,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use http::Response;
 use http::request::Parts;
-use knarr_api::StatusError;
 use knarr_apiserver::access::{Access, AccessConfig};
 use knarr_apiserver::allocation::PortRange;
-use knarr_apiserver::authentication::User;
-use knarr_apiserver::authentication::impersonation::impersonate;
-use knarr_apiserver::authorization;
 use knarr_apiserver::bootstrap::Cluster;
-use knarr_apiserver::chain::access::Impersonator;
 use knarr_apiserver::chain::request_info::RequestInfo;
 use knarr_apiserver::http::Body;
 use knarr_apiserver::objects::Objects;
@@ -64,21 +59,9 @@ pub fn config(settings: &Settings, access: &Access) -> Config {
         authorization: access.authorization.clone(),
         hooks: Hooks { admission: access.admission.clone(), allocators: access.allocators.clone() },
         handlers: access.handlers.clone(),
-        impersonator: Some(Arc::new(Impersonation(access.authorization.clone()))),
         pages: vec![Arc::new(TokenKeys(access.discovery.clone()))],
         server_address: settings.advertised().to_string(),
         ..Config::default()
-    }
-}
-
-/// Lets a user act as another whom the authorizers allow it to impersonate.
-struct Impersonation(authorization::Chain);
-
-#[async_trait::async_trait]
-impl Impersonator for Impersonation {
-    async fn impersonate(&self, request: &Parts, user: &Arc<User>) -> Result<Option<Arc<User>>, StatusError> {
-        let acting = impersonate(&request.headers, user, &self.0).await?;
-        Ok((!Arc::ptr_eq(&acting, user)).then_some(acting))
     }
 }
 

@@ -31,7 +31,7 @@ impl ControlPlane {
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Result<Arc<ControlPlane>> {
-        let store = Embedded::open(&layout.store()).await.context("opening the store")?;
+        let store = Embedded::open(&layout.store()).context("opening the store")?;
         let store: Arc<dyn Store> = Arc::new(store);
         let registry = Registry::open(store, false, stop.clone()).await.context("reading the store")?;
         let objects: Arc<dyn Objects> = registry.clone();
@@ -78,7 +78,5 @@ impl ControlPlane {
         };
         let server = self.clone();
         tasks.spawn(knarr_controllers::run(move |user| server.controller_client(user), config, stop.clone()));
-        let client = self.client("system:kube-scheduler", &[]);
-        tasks.spawn(knarr_scheduler::run(client, knarr_scheduler::Config::default(), stop.clone()));
     }
 }

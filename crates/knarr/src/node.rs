@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use knarr_client::Informers;
 use knarr_cri::{RemoteRuntime, RuntimeService};
+use knarr_kubelet::server::access::DelegatedAccess;
 use knarr_kubelet::{Kubelet, KubeletConfig};
 use knarr_network::NetworkConfig;
 use tokio_util::sync::CancellationToken;
@@ -64,13 +65,10 @@ pub async fn start(
     let listener = crate::up::listen(address, "--kubelet-port").await?;
     let tls = knarr_pki::server_config(&pki.kubelet_serving, pki.authority.certificate_pem())?;
     let client = server.client(&format!("system:node:{}", settings.node_name), &["system:nodes"]);
-    let kubelet = Kubelet::new(kubelet_config(settings, layout), client, Arc::new(runtime));
-    let kubelet_stop = stop.clone();
-    tasks.spawn(async move {
-        if let Err(error) = kubelet.run(listener, tls, kubelet_stop).await {
-            tracing::error!("the kubelet ended: {error}");
-        }
-    });
+    let kubelet = Kubelet::new(kubelet_config(settings, layout), client.clone(), Arc::new(runtime));
+    let api = knarr_kubelet::server::Server::new(kubelet.view(), Arc::new(DelegatedAccess::new(client)));
+    tasks.spawn(api.serve(listener, tls, stop.clone()));
+    tasks.spawn(kubelet.run(stop.clone()));
 
     let informers = Informers::new(server.client("system:kube-proxy", &["system:masters"]), stop.clone());
     let network = knarr_network::run(informers, network_config(settings, layout), stop.clone());

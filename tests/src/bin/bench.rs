@@ -80,7 +80,7 @@ async fn load() -> Result<()> {
     let cluster = Cluster::up(&Options::default())?;
     let clients: Vec<Raw> = (0..CONNECTIONS).map(|_| Raw::new(&cluster)).collect::<Result<_>>()?;
     let clients = Arc::new(clients);
-    phase("create", OBJECTS, &clients, |client, i| create(client, i)).await?;
+    phase("create", OBJECTS, &clients, create).await?;
     phase("get", OBJECTS * 4, &clients, |client, i| async move { client.ok("GET", &map(i), "", String::new()).await }).await?;
     let merge = "application/merge-patch+json";
     phase("merge patch", OBJECTS, &clients, |client, i| async move {

@@ -63,11 +63,12 @@ pub trait Handler: Send + Sync {
 }
 
 /// The special endpoints by resource and subresource; the registry asks here before it takes its generic path.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Handlers {
     by_resource: HashMap<&'static str, Vec<Endpoint>>,
 }
 
+#[derive(Clone)]
 struct Endpoint {
     group: &'static str,
     subresource: &'static str,
