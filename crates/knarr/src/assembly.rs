@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use http::Response;
 use http::request::Parts;
+use knarr_apiserver::Config;
 use knarr_apiserver::access::{Access, AccessConfig};
 use knarr_apiserver::allocation::PortRange;
 use knarr_apiserver::bootstrap::Cluster;
@@ -15,7 +16,6 @@ use knarr_apiserver::objects::Objects;
 use knarr_apiserver::pages::Page;
 use knarr_apiserver::registry::Hooks;
 use knarr_apiserver::tokens::Discovery;
-use knarr_apiserver::Config;
 
 use crate::credentials::{FRONT_PROXY_CLIENT, Pki};
 use crate::settings::Settings;
@@ -39,10 +39,10 @@ pub fn access(settings: &Settings, pki: &Pki, objects: Arc<dyn Objects>) -> Resu
 }
 
 fn cluster(settings: &Settings, pki: &Pki) -> Cluster {
-    let advertised = settings.advertised();
+    let endpoint = settings.endpoint();
     Cluster {
-        advertise_address: advertised.ip(),
-        advertise_port: advertised.port(),
+        advertise_address: endpoint.ip(),
+        advertise_port: endpoint.port(),
         service_address: IpAddr::V4(settings.service_address(1)),
         service_cidr: settings.service_cidr.to_string(),
         client_ca: pki.authority.certificate_pem().to_string(),
@@ -53,16 +53,18 @@ fn cluster(settings: &Settings, pki: &Pki) -> Cluster {
 }
 
 /// The server that `access` decides for.
-pub fn config(settings: &Settings, access: &Access) -> Config {
-    Config {
+pub fn config(settings: &Settings, pki: &Pki, access: &Access) -> Result<Config> {
+    let kubelet_client = knarr_pki::client_config(pki.authority.certificate_pem(), Some(&pki.kubelet_client))?;
+    Ok(Config {
         authentication: access.authentication.clone(),
         authorization: access.authorization.clone(),
         hooks: Hooks { admission: access.admission.clone(), allocators: access.allocators.clone() },
         handlers: access.handlers.clone(),
         pages: vec![Arc::new(TokenKeys(access.discovery.clone()))],
+        kubelet_client: Some(kubelet_client),
         server_address: settings.advertised().to_string(),
         ..Config::default()
-    }
+    })
 }
 
 /// The documents by which others check service-account tokens.

@@ -34,8 +34,9 @@ pub struct Containerd {
 impl Containerd {
     /// Writes the configuration, ends a containerd that an earlier process left behind, starts one and waits until it answers.
     pub async fn start(layout: &Layout) -> Result<Self> {
-        let binary = find_program("containerd")
-            .context("containerd is not installed: install the package containerd, or name a CRI socket with --runtime-endpoint")?;
+        let binary = find_program("containerd").context(
+            "containerd is not installed: install the package containerd, or name a CRI socket with --runtime-endpoint",
+        )?;
         let directory = layout.containerd();
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
         fs::create_dir_all(layout.cni().join("net.d"))?;

@@ -36,7 +36,7 @@ impl ControlPlane {
         let registry = Registry::open(store, false, stop.clone()).await.context("reading the store")?;
         let objects: Arc<dyn Objects> = registry.clone();
         let access = Arc::new(assembly::access(settings, pki, objects)?);
-        let server = ApiServer::new(assembly::config(settings, &access), registry);
+        let server = ApiServer::new(assembly::config(settings, pki, &access)?, registry);
         access.prepare().await.context("writing the default objects")?;
         tasks.spawn(access.clone().run());
         access.synced().await;
@@ -70,7 +70,13 @@ impl ControlPlane {
     }
 
     /// Starts the controllers and the scheduler; they end with `stop`.
-    pub fn start_loops(self: &Arc<Self>, settings: &Settings, pki: &Pki, stop: &CancellationToken, tasks: &TaskTracker) {
+    pub fn start_loops(
+        self: &Arc<Self>,
+        settings: &Settings,
+        pki: &Pki,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) {
         let config = knarr_controllers::Config {
             cluster_cidr: Some(settings.cluster_cidr.into()),
             root_ca: pki.authority.certificate_pem().to_string(),
@@ -78,5 +84,7 @@ impl ControlPlane {
         };
         let server = self.clone();
         tasks.spawn(knarr_controllers::run(move |user| server.controller_client(user), config, stop.clone()));
+        let client = self.client("system:kube-scheduler", &[]);
+        tasks.spawn(knarr_scheduler::run(client, knarr_scheduler::Config::default(), stop.clone()));
     }
 }

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use knarr_pki::{CertificateAuthority, CertificateRequest, Credentials, KeyedCertificate, Kubeconfig, TokenKey, write_private};
+use knarr_pki::{
+    CertificateAuthority, CertificateRequest, Credentials, KeyedCertificate, Kubeconfig, TokenKey, write_private,
+};
 
 use crate::layout::Layout;
 use crate::settings::Settings;
@@ -41,8 +43,10 @@ impl Pki {
         let of = |name: &str, request| authority.load_or_issue(&directory, name, &request);
         let serving = of("apiserver", api_server(settings))?;
         let administrator = of("admin", CertificateRequest::client("kubernetes-admin", &["system:masters"]))?;
-        let kubelet_client =
-            of("apiserver-kubelet-client", CertificateRequest::client("kube-apiserver-kubelet-client", &["system:masters"]))?;
+        let kubelet_client = of(
+            "apiserver-kubelet-client",
+            CertificateRequest::client("kube-apiserver-kubelet-client", &["system:masters"]),
+        )?;
         let node = format!("system:node:{}", settings.node_name);
         let addresses = vec![IpAddr::V4(settings.node_ip)];
         let mut kubelet = CertificateRequest::server(&node, vec![settings.node_name.clone()], addresses);
@@ -50,7 +54,16 @@ impl Pki {
         let kubelet_serving = of("kubelet", kubelet)?;
         let proxy = CertificateRequest::client(FRONT_PROXY_CLIENT, &[]);
         let proxy_client = front_proxy.load_or_issue(&directory, FRONT_PROXY_CLIENT, &proxy)?;
-        Ok(Pki { serving, kubelet_client, proxy_client, kubelet_serving, administrator, authority, front_proxy, directory })
+        Ok(Pki {
+            serving,
+            kubelet_client,
+            proxy_client,
+            kubelet_serving,
+            administrator,
+            authority,
+            front_proxy,
+            directory,
+        })
     }
 
     /// The authorities whose client certificates the handshake accepts; which of them vouches for whom is told apart later.

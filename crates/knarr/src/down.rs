@@ -26,7 +26,9 @@ pub async fn run(down: Down) -> Result<()> {
         return purge(&layout).await;
     }
     match was_running {
-        true => println!("knarr stopped; its pods keep running. `knarr up` takes them over again, `knarr down --purge` ends them."),
+        true => println!(
+            "knarr stopped; its pods keep running. `knarr up` takes them over again, `knarr down --purge` ends them."
+        ),
         false => println!("knarr does not run on {}", layout.root().display()),
     }
     Ok(())
@@ -86,7 +88,8 @@ async fn remove_sandboxes(runtime: &RemoteRuntime) -> Result<()> {
     let sandboxes = runtime.list_pod_sandboxes(None).await.context("listing pods")?;
     let results: Vec<Result<()>> = stream::iter(sandboxes)
         .map(|sandbox| async move {
-            for container in runtime.list_containers(None).await?.into_iter().filter(|c| c.pod_sandbox_id == sandbox.id) {
+            for container in runtime.list_containers(None).await?.into_iter().filter(|c| c.pod_sandbox_id == sandbox.id)
+            {
                 let _ = runtime.stop_container(&container.id, Duration::ZERO).await;
                 runtime.remove_container(&container.id).await?;
             }

@@ -27,7 +27,9 @@ pub async fn run(images: Images) -> Result<()> {
 pub fn runtime_socket(layout: &Layout) -> Result<PathBuf> {
     let socket: PathBuf = match fs::read_to_string(layout.runtime_note()) {
         Ok(note) => note.trim().into(),
-        Err(_) => bail!("no cluster has been started with --data-dir {}: run `knarr up` first", layout.root().display()),
+        Err(_) => {
+            bail!("no cluster has been started with --data-dir {}: run `knarr up` first", layout.root().display())
+        }
     };
     if !socket.exists() {
         bail!("the node's runtime does not run (no socket {}): run `knarr up` first", socket.display());

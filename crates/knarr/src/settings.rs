@@ -117,7 +117,9 @@ impl Settings {
         if self.service_cidr.prefix_len() > 28 || self.service_cidr.prefix_len() < 12 {
             bail!("--service-cidr {} must be between a /12 and a /28", self.service_cidr);
         }
-        if self.cluster_cidr.contains(&self.service_cidr.network()) || self.service_cidr.contains(&self.cluster_cidr.network()) {
+        if self.cluster_cidr.contains(&self.service_cidr.network())
+            || self.service_cidr.contains(&self.cluster_cidr.network())
+        {
             bail!("--cluster-cidr {} and --service-cidr {} overlap", self.cluster_cidr, self.service_cidr);
         }
         if !is_dns_name(&self.node_name) {
@@ -138,6 +140,17 @@ impl Settings {
     pub fn advertised(&self) -> SocketAddr {
         let address = match self.bind.ip() {
             ip if ip.is_unspecified() => IpAddr::V4(self.node_ip),
+            ip => ip,
+        };
+        SocketAddr::new(address, self.bind.port())
+    }
+}
+
+impl Settings {
+    /// Where pods reach the API server: never a loopback address, if the node has another.
+    pub fn endpoint(&self) -> SocketAddr {
+        let address = match self.bind.ip() {
+            ip if ip.is_unspecified() || ip.is_loopback() => IpAddr::V4(self.node_ip),
             ip => ip,
         };
         SocketAddr::new(address, self.bind.port())

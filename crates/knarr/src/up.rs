@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Node;
-use kube::runtime::wait::{Condition, await_condition};
 use kube::Api;
+use kube::runtime::wait::{Condition, await_condition};
 use nix::unistd::geteuid;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};

@@ -1,7 +1,7 @@
 //! The `kubernetes` service: how pods find the API server.
 
 use knarr_api::{GroupResource, Object};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Cluster;
 
@@ -26,6 +26,15 @@ pub fn kubernetes(cluster: &Cluster) -> Vec<(GroupResource, Object)> {
         "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": cluster.advertise_port}]}});
     service["metadata"]["labels"]["provider"] = "kubernetes".into();
 
+    let mut objects = vec![(GroupResource::new("", "services"), service)];
+    // A loopback address is no endpoint: nobody else could reach it, and validation refuses it.
+    if !cluster.advertise_address.is_loopback() {
+        objects.extend(endpoints(cluster, &metadata));
+    }
+    objects
+}
+
+fn endpoints(cluster: &Cluster, metadata: &dyn Fn(&str, &str) -> Value) -> [(GroupResource, Object); 2] {
     let endpoint = cluster.advertise_address.to_string();
     let endpoints = json!({"apiVersion": "v1", "kind": "Endpoints",
         "metadata": metadata("endpointslice.kubernetes.io/skip-mirror", "true"),
@@ -36,9 +45,5 @@ pub fn kubernetes(cluster: &Cluster) -> Vec<(GroupResource, Object)> {
         "metadata": metadata("kubernetes.io/service-name", "kubernetes"), "addressType": family,
         "endpoints": [{"addresses": [endpoint], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": cluster.advertise_port, "protocol": "TCP"}]});
-    vec![
-        (GroupResource::new("", "services"), service),
-        (GroupResource::new("", "endpoints"), endpoints),
-        (GroupResource::new("discovery.k8s.io", "endpointslices"), slice),
-    ]
+    [(GroupResource::new("", "endpoints"), endpoints), (GroupResource::new("discovery.k8s.io", "endpointslices"), slice)]
 }
