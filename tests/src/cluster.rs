@@ -143,7 +143,12 @@ fn succeed(what: &str, output: &Output) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    bail!("{what}: {}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    bail!(
+        "{what}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// The knarr executable that was built with these tests.

@@ -18,11 +18,13 @@ pub fn kubectl_path() -> Option<PathBuf> {
         return Some(path.into());
     }
     let path = std::env::var_os("PATH")?;
-    let directories: Vec<PathBuf> = std::env::split_paths(&path).filter_map(|d| {
-        let program = d.join("kubectl");
-        // A link leads to a folder that may hold several versions side by side.
-        program.canonicalize().ok()?.parent().map(Path::to_path_buf)
-    }).collect();
+    let directories: Vec<PathBuf> = std::env::split_paths(&path)
+        .filter_map(|d| {
+            let program = d.join("kubectl");
+            // A link leads to a folder that may hold several versions side by side.
+            program.canonicalize().ok()?.parent().map(Path::to_path_buf)
+        })
+        .collect();
     let versioned = (30..40).rev().map(|minor| format!("kubectl.1.{minor}"));
     let names = versioned.chain(["kubectl".to_string()]);
     names.flat_map(|name| directories.iter().map(move |d| d.join(&name)).collect::<Vec<_>>()).find(|p| p.is_file())
@@ -68,15 +70,24 @@ impl Kubectl {
     pub fn refused(&self, arguments: &[&str], input: Option<&str>) -> Result<String> {
         let output = self.output(arguments, input)?;
         if output.status.success() {
-            bail!("kubectl {} should have been refused: {}", arguments.join(" "), String::from_utf8_lossy(&output.stdout));
+            bail!(
+                "kubectl {} should have been refused: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stdout)
+            );
         }
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     fn output(&self, arguments: &[&str], input: Option<&str>) -> Result<Output> {
         let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
-        let mut child =
-            self.command(arguments).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("kubectl")?;
+        let mut child = self
+            .command(arguments)
+            .stdin(stdin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("kubectl")?;
         if let (Some(mut pipe), Some(input)) = (child.stdin.take(), input) {
             pipe.write_all(input.as_bytes())?;
         }

@@ -44,14 +44,26 @@ impl Raw {
     }
 
     /// Sends this body and returns the code and the answered object.
-    pub async fn send(&self, method: &str, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> Result<(u16, Value)> {
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Result<(u16, Value)> {
         let (code, bytes) = self.bytes(method, path, content_type, body).await?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
         Ok((code, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
     /// As [`Raw::send`], with the answer as it came.
-    pub async fn bytes(&self, method: &str, path: &str, content_type: &str, body: impl Into<reqwest::Body>) -> Result<(u16, Vec<u8>)> {
+    pub async fn bytes(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Result<(u16, Vec<u8>)> {
         let request = self.client.request(method.parse()?, format!("{}{path}", self.server));
         let response = request.header("content-type", content_type).body(body).send().await?;
         Ok((response.status().as_u16(), response.bytes().await?.to_vec()))

@@ -54,7 +54,8 @@ async fn objects_live_their_whole_life() -> Result<()> {
     let made = maps.create(&PostParams::default(), &serde_json::from_value(config_map("life"))?).await?;
     let version = made.metadata.resource_version.clone().context("a resource version")?;
 
-    let merged = maps.patch("life", &PatchParams::default(), &Patch::Merge(json!({"data": {"k": null, "l": "w"}}))).await?;
+    let merged =
+        maps.patch("life", &PatchParams::default(), &Patch::Merge(json!({"data": {"k": null, "l": "w"}}))).await?;
     ensure!(merged.data.as_ref().is_some_and(|d| d.len() == 1 && d["l"] == "w"), "{merged:?}");
     let apply = Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"m": "x"}}));
     let applied = maps.patch("life", &PatchParams::apply("tester"), &apply).await?;
@@ -66,12 +67,20 @@ async fn objects_live_their_whole_life() -> Result<()> {
     let mut stale = made.clone();
     stale.metadata.resource_version = Some(version.clone());
     let stale = maps.replace("life", &PostParams::default(), &stale).await.expect_err("the version is old");
-    ensure!(stale.to_string().contains("the object has been modified; please apply your changes to the latest version and try again"), "{stale}");
+    ensure!(
+        stale
+            .to_string()
+            .contains("the object has been modified; please apply your changes to the latest version and try again"),
+        "{stale}"
+    );
 
     let watched = maps.watch(&WatchParams::default().fields("metadata.name=life"), &version).await?;
     maps.delete("life", &DeleteParams::default()).await?;
     let events: Vec<WatchEvent<ConfigMap>> = watched.take(3).try_collect().await?;
-    ensure!(matches!(&events[..], [WatchEvent::Modified(_), WatchEvent::Modified(_), WatchEvent::Deleted(_)]), "{events:?}");
+    ensure!(
+        matches!(&events[..], [WatchEvent::Modified(_), WatchEvent::Modified(_), WatchEvent::Deleted(_)]),
+        "{events:?}"
+    );
     Ok(())
 }
 
@@ -89,7 +98,8 @@ async fn bad_requests_get_kubernetes_answers() -> Result<()> {
     let (code, answer) = raw.send("POST", CONFIG_MAPS, "application/yaml", "a: [1, 2\nb: }").await?;
     refused(code, &answer, 400, "BadRequest", "yaml")?;
     let strict = format!("{CONFIG_MAPS}?fieldValidation=Strict");
-    let body = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"s"},"data":{"a":"1"},"data":{"a":"2"},"dta":{}}"#;
+    let body =
+        r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"s"},"data":{"a":"1"},"data":{"a":"2"},"dta":{}}"#;
     let (code, answer) = raw.send("POST", &strict, "application/json", body).await?;
     refused(code, &answer, 400, "BadRequest", "strict decoding error")?;
     refused(code, &answer, 400, "BadRequest", "unknown field \"dta\"")?;
@@ -97,7 +107,13 @@ async fn bad_requests_get_kubernetes_answers() -> Result<()> {
     let mut wrong = config_map("typed");
     wrong["data"]["k"] = json!(7);
     let (code, answer) = raw.post(CONFIG_MAPS, &wrong).await?;
-    refused(code, &answer, 400, "BadRequest", "json: cannot unmarshal number into Go struct field ConfigMap.data of type string")?;
+    refused(
+        code,
+        &answer,
+        400,
+        "BadRequest",
+        "json: cannot unmarshal number into Go struct field ConfigMap.data of type string",
+    )?;
     let (code, answer) = raw.post(CONFIG_MAPS, &config_map("Not A Name")).await?;
     refused(code, &answer, 422, "Invalid", "metadata.name: Invalid value: \"Not A Name\"")?;
     ensure!(answer["details"]["causes"][0]["field"] == "metadata.name", "{answer}");
@@ -105,7 +121,11 @@ async fn bad_requests_get_kubernetes_answers() -> Result<()> {
     large["data"]["k"] = "x".repeat(4 << 20).into();
     let (code, answer) = raw.post(CONFIG_MAPS, &large).await?;
     refused(code, &answer, 413, "RequestEntityTooLarge", "limit is 3145728")?;
-    let deep = format!("{{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{{\"name\":\"deep\"}},\"x\":{}{}}}", "[".repeat(10_001), "]".repeat(10_001));
+    let deep = format!(
+        "{{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"metadata\":{{\"name\":\"deep\"}},\"x\":{}{}}}",
+        "[".repeat(10_001),
+        "]".repeat(10_001)
+    );
     let (code, answer) = raw.send("POST", CONFIG_MAPS, "application/json", deep).await?;
     refused(code, &answer, 400, "BadRequest", "exceeded max depth")?;
     let (code, answer) = raw.get(&format!("{CONFIG_MAPS}/absent")).await?;
@@ -138,7 +158,9 @@ async fn an_expired_watch_says_so() -> Result<()> {
 async fn an_acknowledged_write_survives_kill_dash_nine() -> Result<()> {
     let cluster = control_plane()?;
     let secrets: Api<Secret> = Api::namespaced(cluster.client().await?, "default");
-    let secret = |i: usize| -> Result<Secret> { Ok(serde_json::from_value(json!({"metadata": {"name": format!("s-{i}")}, "stringData": {"i": i.to_string()}}))?) };
+    let secret = |i: usize| -> Result<Secret> {
+        Ok(serde_json::from_value(json!({"metadata": {"name": format!("s-{i}")}, "stringData": {"i": i.to_string()}}))?)
+    };
     for i in 0..50 {
         secrets.create(&PostParams::default(), &secret(i)?).await?;
     }
@@ -156,13 +178,19 @@ async fn an_acknowledged_write_survives_kill_dash_nine() -> Result<()> {
 async fn a_user_without_rights_is_refused_as_upstream_refuses() -> Result<()> {
     let cluster = control_plane()?;
     let raw = Raw::new(&cluster)?;
-    let request = raw.http().get(format!("{}/api/v1/namespaces/default/secrets", cluster.server())).header("impersonate-user", "jane");
+    let request = raw
+        .http()
+        .get(format!("{}/api/v1/namespaces/default/secrets", cluster.server()))
+        .header("impersonate-user", "jane");
     let answer: Value = request.send().await?.json().await?;
     let text = "secrets is forbidden: User \"jane\" cannot list resource \"secrets\" in API group \"\" in the namespace \"default\"";
     ensure!(answer["code"] == 403 && answer["message"] == text, "{answer}");
     let anonymous = reqwest::Client::builder().danger_accept_invalid_certs(true).build()?;
     let answer: Value = anonymous.get(format!("{}/api/v1/nodes", cluster.server())).send().await?.json().await?;
-    ensure!(answer["code"] == 403 && answer["message"].as_str().is_some_and(|m| m.contains("system:anonymous")), "{answer}");
+    ensure!(
+        answer["code"] == 403 && answer["message"].as_str().is_some_and(|m| m.contains("system:anonymous")),
+        "{answer}"
+    );
     let answer = anonymous.get(format!("{}/api/v1/nodes", cluster.server())).bearer_auth("e30.e30.e30").send().await?;
     ensure!(answer.status() == 401, "{}", answer.status());
 
@@ -203,7 +231,10 @@ async fn kubectl_works_against_the_control_plane() -> Result<()> {
     ensure!(kubectl.run(&["get", "deployment", "web", "-oyaml"])?.contains("kind: Deployment"));
     let explained = kubectl.run(&["explain", "deployment.spec.strategy.rollingUpdate"])?;
     ensure!(explained.contains("maxSurge"), "{explained}");
-    let strict = kubectl.refused(&["apply", "--validate=strict", "-f", "-"], Some("{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, dta: {}}"))?;
+    let strict = kubectl.refused(
+        &["apply", "--validate=strict", "-f", "-"],
+        Some("{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, dta: {}}"),
+    )?;
     ensure!(strict.contains("unknown field \"dta\""), "{strict}");
     kubectl.run(&["label", "deployment", "web", "tier=front"])?;
     kubectl.run(&["annotate", "deployment", "web", "note=hello"])?;
@@ -224,7 +255,8 @@ fn a_stage_that_fails_says_what_and_what_to_do() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let taken = std::net::TcpListener::bind("0.0.0.0:0")?;
     let run = |arguments: &[&str]| -> Result<(bool, String)> {
-        let output = Command::new(binary()?).arg("up").arg("--data-dir").arg(directory.path()).args(arguments).output()?;
+        let output =
+            Command::new(binary()?).arg("up").arg("--data-dir").arg(directory.path()).args(arguments).output()?;
         Ok((output.status.success(), String::from_utf8_lossy(&output.stderr).trim().to_string()))
     };
     let bind = format!("--bind=127.0.0.1:{}", taken.local_addr()?.port());

@@ -181,7 +181,13 @@ fn configuration(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     let inside = r#""env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}, {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
         {"name": "BOTH", "value": "$(POD_IP)-$(CPU)"}], "resources": {"limits": {"cpu": "2", "memory": "16Mi"}},
         "volumeMounts": [{"name": "info", "mountPath": "/info"}, {"name": "scratch", "mountPath": "/scratch"}],"#;
-    run_pod(kubectl, "facts", "echo $BOTH $(cat /info/name); grep -c ' /scratch tmpfs ' /proc/mounts; sleep 3600", volumes, inside)?;
+    run_pod(
+        kubectl,
+        "facts",
+        "echo $BOTH $(cat /info/name); grep -c ' /scratch tmpfs ' /proc/mounts; sleep 3600",
+        volumes,
+        inside,
+    )?;
     kubectl.run(&["wait", "--for=condition=Ready", "pod/facts", "--timeout=60s"])?;
     let address = field(kubectl, &["pod", "facts"], "{.status.podIP}")?;
     eventually("the pod's facts", LONG, || {
@@ -224,7 +230,8 @@ fn streams(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
 
 fn port_forward(kubectl: &Kubectl) -> Result<()> {
     let port = free_port();
-    let mut child = kubectl.command(&["port-forward", "deployment/web", &format!("{port}:8080")]).stdout(Stdio::piped()).spawn()?;
+    let mut child =
+        kubectl.command(&["port-forward", "deployment/web", &format!("{port}:8080")]).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
     BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
     let answers: Result<Vec<String>> = (0..3).map(|_| http_get("127.0.0.1", port)).collect();
@@ -299,7 +306,13 @@ fn init_and_hooks(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     let more = r#""volumes": [{"name": "shared", "emptyDir": {}}], "initContainers": [{"name": "first", "image": "busybox", "imagePullPolicy": "Never",
         "command": ["sh", "-c", "echo prepared > /shared/note"], "volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}],"#;
     let inside = r#""volumeMounts": [{"name": "shared", "mountPath": "/shared"}], "lifecycle": {"postStart": {"exec": {"command": ["touch", "/shared/hooked"]}}},"#;
-    run_pod(kubectl, "staged", "cat /shared/note; while [ ! -e /shared/hooked ]; do sleep 0.1; done; echo hooked; sleep 3600", more, inside)?;
+    run_pod(
+        kubectl,
+        "staged",
+        "cat /shared/note; while [ ! -e /shared/hooked ]; do sleep 0.1; done; echo hooked; sleep 3600",
+        more,
+        inside,
+    )?;
     kubectl.run(&["wait", "--for=condition=Ready", "pod/staged", "--timeout=60s"])?;
     eventually("both stages", LONG, || {
         let logs = kubectl.run(&["logs", "staged"])?;
@@ -313,7 +326,12 @@ fn missing_image(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     kubectl.run(&["run", "nowhere", "--image=127.0.0.1:1/no/such:image"])?;
     let reason = "{.status.containerStatuses[0].state.waiting.reason}";
     eventually("ErrImagePull, then ImagePullBackOff", LONG, || {
-        let events = kubectl.run(&["get", "events", "--field-selector=involvedObject.name=nowhere", "-ojsonpath={.items[*].message}"])?;
+        let events = kubectl.run(&[
+            "get",
+            "events",
+            "--field-selector=involvedObject.name=nowhere",
+            "-ojsonpath={.items[*].message}",
+        ])?;
         ensure!(events.contains("ErrImagePull") || events.contains("Failed to pull image"), "{events}");
         is(kubectl, &["pod", "nowhere"], reason, "ImagePullBackOff")
     })?;
@@ -331,7 +349,10 @@ fn unschedulable(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     run_pod(kubectl, "picky", "sleep 3600", r#""nodeSelector": {"shape": "round"},"#, "")?;
     becomes(kubectl, &["pod", "picky"], "{.status.conditions[?(@.type==\"PodScheduled\")].reason}", "Unschedulable")?;
     let message = field(kubectl, &["pod", "picky"], "{.status.conditions[?(@.type==\"PodScheduled\")].message}")?;
-    ensure!(message.starts_with("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."), "{message}");
+    ensure!(
+        message.starts_with("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."),
+        "{message}"
+    );
     kubectl.run(&["label", "nodes", "--all", "shape=round"])?;
     kubectl.run(&["wait", "--for=condition=Ready", "pod/picky", "--timeout=60s"]).map(drop)
 }

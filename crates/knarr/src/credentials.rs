@@ -26,8 +26,6 @@ pub struct Pki {
     pub serving: KeyedCertificate,
     /// What the API server shows the kubelets.
     pub kubelet_client: KeyedCertificate,
-    /// What the API server shows aggregated servers.
-    pub proxy_client: KeyedCertificate,
     /// What this machine's kubelet shows its clients.
     pub kubelet_serving: KeyedCertificate,
     administrator: KeyedCertificate,
@@ -52,8 +50,12 @@ impl Pki {
         let mut kubelet = CertificateRequest::server(&node, vec![settings.node_name.clone()], addresses);
         kubelet.organizations = vec!["system:nodes".into()];
         let kubelet_serving = of("kubelet", kubelet)?;
-        let proxy = CertificateRequest::client(FRONT_PROXY_CLIENT, &[]);
-        let proxy_client = front_proxy.load_or_issue(&directory, FRONT_PROXY_CLIENT, &proxy)?;
+        // Aggregation reads it from the directory; it is made here so that all keys exist from the first start.
+        front_proxy.load_or_issue(
+            &directory,
+            FRONT_PROXY_CLIENT,
+            &CertificateRequest::client(FRONT_PROXY_CLIENT, &[]),
+        )?;
         Ok(Pki {
             serving,
             kubelet_client,

@@ -65,7 +65,10 @@ async fn cold_start(node: bool) -> Result<(Duration, Duration)> {
     tokio::time::sleep(Duration::from_secs(10)).await;
     let (code, _) = raw.get("/readyz").await?;
     anyhow::ensure!(code == 200);
-    row(if node { "resident memory idle, everything" } else { "resident memory idle, control plane alone" }, resident(&cluster)?);
+    row(
+        if node { "resident memory idle, everything" } else { "resident memory idle, control plane alone" },
+        resident(&cluster)?,
+    );
     Ok((ready, all))
 }
 
@@ -81,7 +84,8 @@ async fn load() -> Result<()> {
     let clients: Vec<Raw> = (0..CONNECTIONS).map(|_| Raw::new(&cluster)).collect::<Result<_>>()?;
     let clients = Arc::new(clients);
     phase("create", OBJECTS, &clients, create).await?;
-    phase("get", OBJECTS * 4, &clients, |client, i| async move { client.ok("GET", &map(i), "", String::new()).await }).await?;
+    phase("get", OBJECTS * 4, &clients, |client, i| async move { client.ok("GET", &map(i), "", String::new()).await })
+        .await?;
     let merge = "application/merge-patch+json";
     phase("merge patch", OBJECTS, &clients, |client, i| async move {
         client.ok("PATCH", &map(i), merge, json!({"metadata": {"annotations": {"a": i.to_string()}}}).to_string()).await
@@ -89,7 +93,13 @@ async fn load() -> Result<()> {
     .await?;
     let list = |client: Client, _| async move { client.ok("GET", MAPS, "", String::new()).await };
     phase("list of 5,000", LISTS * 10, &clients, list).await?;
-    phase("delete", OBJECTS, &clients, |client, i| async move { client.ok("DELETE", &map(i), "", String::new()).await }).await?;
+    phase(
+        "delete",
+        OBJECTS,
+        &clients,
+        |client, i| async move { client.ok("DELETE", &map(i), "", String::new()).await },
+    )
+    .await?;
     fan_out(&cluster, &clients).await?;
     row("resident memory after the load", resident(&cluster)?);
     Ok(())
@@ -160,7 +170,10 @@ async fn fan_out(cluster: &Cluster, clients: &Arc<Vec<Raw>>) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let delivered = seen.load(Ordering::Relaxed);
-    row("watch events delivered, 20 watchers", format!("{:.0}/s ({delivered} in all)", delivered as f64 / started.elapsed().as_secs_f64()));
+    row(
+        "watch events delivered, 20 watchers",
+        format!("{:.0}/s ({delivered} in all)", delivered as f64 / started.elapsed().as_secs_f64()),
+    );
     watchers.iter().for_each(|watcher| watcher.abort());
     Ok(())
 }

@@ -45,5 +45,8 @@ fn endpoints(cluster: &Cluster, metadata: &dyn Fn(&str, &str) -> Value) -> [(Gro
         "metadata": metadata("kubernetes.io/service-name", "kubernetes"), "addressType": family,
         "endpoints": [{"addresses": [endpoint], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": cluster.advertise_port, "protocol": "TCP"}]});
-    [(GroupResource::new("", "endpoints"), endpoints), (GroupResource::new("discovery.k8s.io", "endpointslices"), slice)]
+    [
+        (GroupResource::new("", "endpoints"), endpoints),
+        (GroupResource::new("discovery.k8s.io", "endpointslices"), slice),
+    ]
 }
