@@ -126,19 +126,27 @@ impl Kubelet {
     async fn follow_pods(&self, tasks: &TaskTracker) {
         self.pods.synced().await;
         self.node.services.synced().await;
-        let known: Vec<_> = self.pods.list();
+        // Found before any worker starts, so that no pod that comes meanwhile looks like an orphan.
+        let known = self.pods.list().iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+        let orphans = orphans::find(&self.node, &known).await;
         let (node, stop) = (self.node.clone(), self.stop.clone());
-        let uids = known.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
         tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = orphans::clean_up(&node, uids) => {}
+                () = orphans::remove(&node, orphans) => {}
             }
         });
         let mut changes = self.pods.subscribe();
         while let Some(change) = changes.recv().await {
             match change {
-                Event::Added(pod) | Event::Updated { new: pod, .. } => self.take(pod, tasks),
+                Event::Added(pod) => self.take(pod, tasks),
+                Event::Updated { old, new } => {
+                    // Another pod took the name while nobody looked.
+                    if old.metadata.uid != new.metadata.uid {
+                        self.let_go(old);
+                    }
+                    self.take(new, tasks);
+                }
                 Event::Deleted(pod) => self.let_go(pod),
             }
         }

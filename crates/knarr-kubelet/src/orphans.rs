@@ -1,7 +1,8 @@
 //! What pods that are gone left behind, and images that nobody uses.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use knarr_cri::v1;
@@ -14,27 +15,51 @@ use crate::volumes;
 /// What an orphan gets between being asked and being killed: its pod's grace is no longer known.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Stops and removes everything of pods that the API does not know (any more): they were deleted while no kubelet looked.
-pub async fn clean_up(node: &NodeContext, known: HashSet<String>) {
+/// What pods that are gone left on this node.
+#[derive(Default)]
+pub struct Orphans {
+    containers: Vec<v1::Container>,
+    sandboxes: Vec<v1::PodSandbox>,
+    directories: Vec<PathBuf>,
+}
+
+/// Looks for everything of pods that the API does not know (any more): they were deleted while no kubelet looked.
+pub async fn find(node: &NodeContext, known: &HashSet<String>) -> Orphans {
     let listed = futures::try_join!(node.runtime.list_pod_sandboxes(None), node.runtime.list_containers(None));
-    let (sandboxes, containers) = match listed {
-        Ok(lists) => lists,
-        Err(error) => return tracing::warn!(%error, "orphans cannot be looked for"),
-    };
-    for container in containers {
-        let uid = container.labels.get(labels::POD_UID);
-        if uid.is_some_and(|uid| !known.contains(uid)) {
-            remove_container(node, &container).await;
+    let (sandboxes, containers) = listed.unwrap_or_else(|error| {
+        tracing::warn!(%error, "orphans cannot be looked for");
+        Default::default()
+    });
+    // What has no pod's label is somebody else's, on a runtime that is shared.
+    let is_orphan =
+        |labels: &HashMap<String, String>| labels.get(labels::POD_UID).is_some_and(|uid| !known.contains(uid));
+    let entries = fs::read_dir(node.config.root_dir.join("pods")).into_iter().flatten().flatten();
+    Orphans {
+        containers: containers.into_iter().filter(|container| is_orphan(&container.labels)).collect(),
+        sandboxes: sandboxes.into_iter().filter(|sandbox| is_orphan(&sandbox.labels)).collect(),
+        directories: entries
+            .filter(|entry| !known.contains(&*entry.file_name().to_string_lossy()))
+            .map(|entry| entry.path())
+            .collect(),
+    }
+}
+
+/// Stops and removes orphans.
+pub async fn remove(node: &NodeContext, orphans: Orphans) {
+    for container in &orphans.containers {
+        remove_container(node, container).await;
+    }
+    for sandbox in orphans.sandboxes {
+        remove_sandbox(node, &sandbox.id).await;
+        let of_pod = sandbox.metadata.unwrap_or_default();
+        crate::logs::remove_pod(&node.config.pod_log_dir(&of_pod.namespace, &of_pod.name, &of_pod.uid));
+    }
+    for directory in orphans.directories {
+        let shown = directory.display().to_string();
+        if let Err(error) = volumes::tear_down(directory).await {
+            tracing::warn!(%error, directory = shown, "an orphaned pod's directory cannot be removed");
         }
     }
-    for sandbox in sandboxes {
-        let metadata = sandbox.metadata.unwrap_or_default();
-        if !metadata.uid.is_empty() && !known.contains(&metadata.uid) && sandbox.labels.contains_key(labels::POD_UID) {
-            remove_sandbox(node, &sandbox.id).await;
-            crate::logs::remove_pod(&node.config.pod_log_dir(&metadata.namespace, &metadata.name, &metadata.uid));
-        }
-    }
-    remove_directories(node, &known).await;
 }
 
 async fn remove_container(node: &NodeContext, container: &v1::Container) {
@@ -56,19 +81,6 @@ async fn remove_sandbox(node: &NodeContext, id: &str) {
     };
     if let Err(error) = removed {
         tracing::warn!(%error, id, "an orphaned sandbox cannot be removed");
-    }
-}
-
-async fn remove_directories(node: &NodeContext, known: &HashSet<String>) {
-    let entries = fs::read_dir(node.config.root_dir.join("pods")).into_iter().flatten().flatten();
-    for entry in entries {
-        let uid = entry.file_name().to_string_lossy().into_owned();
-        if known.contains(&uid) {
-            continue;
-        }
-        if let Err(error) = volumes::tear_down(entry.path()).await {
-            tracing::warn!(%error, uid, "an orphaned pod's directory cannot be removed");
-        }
     }
 }
 

@@ -49,7 +49,8 @@ impl PodWorker {
         }
         for name in plan.start {
             let Some(container) = pod.container(&name).cloned() else { continue };
-            if !self.is_busy(&Task::Start(name)) {
+            let task = Task::Start(name);
+            if !self.is_busy(&task) && !self.is_held_back(&task) {
                 self.start(pod, container).await;
             }
         }
@@ -77,7 +78,6 @@ impl PodWorker {
         if self.is_busy(&Task::Volumes) {
             return;
         }
-        self.volumes_asked = Some(Instant::now());
         let (node, pod, ips) = (self.node.clone(), pod.clone(), self.pod_ips(pod));
         self.start_job(Task::Volumes, async move {
             node.cgroups.prepare(&pod);
@@ -96,6 +96,9 @@ impl PodWorker {
                 Sources { keyed: &keyed, fields: &fields, tokens: &node.tokens, fs_user: common_user(&pod), fs_group };
             Done::Volumes(volumes::set_up(&pod, &node.config.pod_dir(&pod.uid), &sources).await)
         });
+        if self.is_busy(&Task::Volumes) {
+            self.volumes_asked = Some(Instant::now());
+        }
     }
 
     /// Only volumes that show the pod itself or tokens change without an event.

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::NodeContext;
-use crate::pod::{ContainerKind, DesiredPod};
+use crate::pod::{ContainerKind, DesiredPod, PodSource};
 use crate::probes::{Probed, Probes};
 use crate::runtime::observed::{ContainerState, ObservedContainer, ObservedPod, Observer};
 use crate::volumes::references::{self, ReferenceWatch};
@@ -180,7 +180,10 @@ impl PodWorker {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = self.wake.notified() => {}
-                () = self.stale_volumes.notified() => self.volumes_asked = None,
+                () = self.stale_volumes.notified() => {
+                    self.volumes_asked = None;
+                    self.not_before.remove(&Task::Volumes);
+                }
                 changed = self.wanted.changed() => if changed.is_err() { return },
                 Some((task, done)) = self.jobs.next(), if !self.jobs.is_empty() => self.finish(&task, done),
                 () = tokio::time::sleep_until(next) => {}
@@ -211,8 +214,10 @@ impl PodWorker {
             self.begin_termination();
         }
         if self.stage == Stage::Running {
-            self.follow_references(&pod);
             self.hold_deadline(&pod);
+        }
+        if self.stage == Stage::Running {
+            self.follow_references(&pod);
             self.run_probes(&pod);
             self.act(&pod).await;
         }
@@ -239,15 +244,19 @@ impl PodWorker {
 
     /// Starts a job unless one is at the same task, or the task failed a moment ago.
     fn start_job(&mut self, task: Task, job: impl Future<Output = Done> + Send + 'static) {
-        if let Some(at) = self.not_before.get(&task).copied() {
-            let left = at.saturating_duration_since(Instant::now());
-            if !left.is_zero() {
-                return self.look_again_in(left);
-            }
+        if self.is_held_back(&task) {
+            return;
         }
         if self.busy.insert(task.clone()) {
             self.jobs.push(Box::pin(async move { (task, job.await) }));
         }
+    }
+
+    /// Whether a task failed a moment ago and is to wait; the worker looks again when the wait is over.
+    fn is_held_back(&mut self, task: &Task) -> bool {
+        let left = self.not_before.get(task).map(|at| at.saturating_duration_since(Instant::now()));
+        let left = left.filter(|left| !left.is_zero());
+        left.inspect(|left| self.look_again_in(*left)).is_some()
     }
 
     fn is_busy(&self, task: &Task) -> bool {
@@ -420,7 +429,11 @@ impl PodWorker {
             now: Timestamp::now(),
         });
         *self.shown.lock() = Some(new.clone());
-        if gone || new == old || pod.source == crate::pod::PodSource::Static || self.is_busy(&Task::Status) {
+        if gone || pod.source == PodSource::Static || self.is_busy(&Task::Status) {
+            return;
+        }
+        if new == old {
+            self.last_pushed = Some(new);
             return;
         }
         let (client, pod) = (self.node.client.clone(), pod.clone());

@@ -1,0 +1,294 @@
+//! Pods in real containers: a kubelet over a private containerd, against a small API in memory. Skipped without root or containerd.
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use knarr_cri::RemoteRuntime;
+use knarr_kubelet::{Kubelet, KubeletConfig};
+use serde_json::{Value, json};
+use support::api::FakeApi;
+use support::containerd::Containerd;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+const NODE: &str = "test-node";
+
+struct RunningKubelet {
+    task: JoinHandle<()>,
+    shutdown: CancellationToken,
+}
+
+impl RunningKubelet {
+    fn start(api: &FakeApi, containerd: &Containerd, directory: &Path) -> RunningKubelet {
+        let mut config = KubeletConfig::new(NODE, directory.join("kubelet"));
+        config.pod_logs_dir = directory.join("logs");
+        config.node_ips = vec!["10.213.7.1".parse().expect("an address")];
+        config.cgroup_root = "/knarr-kubelet-test".to_owned();
+        config.cluster_dns = vec!["10.96.0.10".parse().expect("an address")];
+        config.relist_period = Duration::from_millis(200);
+        let runtime = RemoteRuntime::new(&containerd.endpoint()).expect("an endpoint");
+        let shutdown = CancellationToken::new();
+        let kubelet = Kubelet::new(config, api.client(), Arc::new(runtime));
+        let task = tokio::spawn(kubelet.run(shutdown.clone()));
+        RunningKubelet { task, shutdown }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.expect("the kubelet ends well");
+    }
+}
+
+fn pod(name: &str, spec: Value) -> Value {
+    let mut spec = spec;
+    spec["nodeName"] = NODE.into();
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec, "status": {"phase": "Pending"}})
+}
+
+fn shell(name: &str, script: &str) -> Value {
+    json!({"name": name, "image": "busybox:test", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script],
+        "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"})
+}
+
+fn with(mut container: Value, more: Value) -> Value {
+    container.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    container
+}
+
+fn is_ready(pod: &Value) -> bool {
+    condition(pod, "Ready") == Some("True")
+}
+
+fn condition<'a>(pod: &'a Value, kind: &str) -> Option<&'a str> {
+    let conditions = pod["status"]["conditions"].as_array()?;
+    conditions.iter().find(|condition| condition["type"] == kind)?["status"].as_str()
+}
+
+fn phase(pod: &Value) -> &str {
+    pod["status"]["phase"].as_str().unwrap_or_default()
+}
+
+fn container(pod: &Value) -> &Value {
+    &pod["status"]["containerStatuses"][0]
+}
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+/// One test for one containerd: its parts run side by side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_live_and_die_in_real_containers() {
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(std::env::var("RUST_LOG").unwrap_or_default())
+        .with_test_writer()
+        .try_init();
+    let directory = tempfile::Builder::new().prefix("knarr-kubelet-").tempdir().expect("a directory");
+    let containerd = match Containerd::start(directory.path()) {
+        Ok(containerd) => containerd,
+        Err(reason) => return eprintln!("skipped: {reason}"),
+    };
+    let api = FakeApi::new();
+    let kubelet = RunningKubelet::start(&api, &containerd, directory.path());
+    let node = api.until(&format!("/api/v1/nodes/{NODE}"), "ready", is_ready).await;
+    assert_eq!(node["status"]["nodeInfo"]["kubeletVersion"], "v1.36.2");
+    api.until(
+        &format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}"),
+        "held",
+        Value::is_object,
+    )
+    .await;
+
+    tokio::join!(
+        a_pod_finds_its_world_around_it(&api),
+        a_job_completes(&api),
+        a_failing_container_backs_off(&api),
+        init_containers_come_first(&api),
+        probes_decide_readiness_and_life(&api),
+        a_missing_image_is_told(&api),
+        volumes_follow_their_sources(&api, directory.path()),
+    );
+    a_restarted_kubelet_restarts_nothing(&api, &containerd, directory.path(), kubelet).await;
+}
+
+async fn a_pod_finds_its_world_around_it(api: &FakeApi) {
+    let script = "test \"$GREETING\" = hello && test \"$POD\" = world && test \"$LIMIT\" = 1 && grep -q world /etc/hosts \
+        && grep -q 10.96.0.10 /etc/resolv.conf && test \"$(hostname)\" = world && test \"$(cat /var/run/secrets/token)\" = a-token \
+        && echo fine > /dev/termination-log; exec sleep 1000";
+    let script = script.replace("grep -q", "busybox grep -q");
+    let container = with(
+        shell("c", &script),
+        json!({
+        "env": [
+            {"name": "GREETING", "value": "hello"},
+            {"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "LIMIT", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}],
+        "resources": {"limits": {"cpu": "500m", "memory": "64Mi"}},
+        "volumeMounts": [{"name": "token", "mountPath": "/var/run/secrets"}],
+        "lifecycle": {"preStop": {"exec": {"command": ["touch", "/tmp/stopped"]}}}}),
+    );
+    let token = json!({"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}});
+    let path = api.create(
+        PODS,
+        pod("world", json!({"containers": [container], "volumes": [token], "terminationGracePeriodSeconds": 1})),
+    );
+    let running = api.until(&path, "ready", is_ready).await;
+    assert_eq!(phase(&running), "Running");
+    assert_eq!(running["status"]["qosClass"], "Guaranteed");
+    assert!(running["status"]["podIP"].as_str().is_some_and(|ip| ip.starts_with("10.213.7.")));
+    api.delete(&path, 1);
+    api.until(&path, "terminated", |pod| container_message(pod) == Some("fine\n")).await;
+    api.until_gone(&path).await;
+}
+
+fn container_message(pod: &Value) -> Option<&str> {
+    container(pod)["state"]["terminated"]["message"].as_str()
+}
+
+async fn a_job_completes(api: &FakeApi) {
+    let spec = json!({"restartPolicy": "Never", "containers": [shell("c", "exit 0")]});
+    let done = api.until(&api.create(PODS, pod("done", spec)), "succeeded", |pod| phase(pod) == "Succeeded").await;
+    assert_eq!(container(&done)["state"]["terminated"]["reason"], "Completed");
+    assert_eq!(condition(&done, "Ready"), Some("False"));
+    let spec = json!({"restartPolicy": "Never", "containers": [shell("c", "exit 3")]});
+    let failed = api.until(&api.create(PODS, pod("failed", spec)), "failed", |pod| phase(pod) == "Failed").await;
+    assert_eq!(container(&failed)["state"]["terminated"]["exitCode"], 3);
+}
+
+async fn a_failing_container_backs_off(api: &FakeApi) {
+    let path = api.create(PODS, pod("crash", json!({"containers": [shell("c", "exit 1")]})));
+    let crashed =
+        api.until(&path, "backing off", |pod| container(pod)["state"]["waiting"]["reason"] == "CrashLoopBackOff").await;
+    assert_eq!(phase(&crashed), "Running");
+    let message = container(&crashed)["state"]["waiting"]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.starts_with("back-off 10s restarting failed container=c pod=crash_default("), "{message}");
+    assert_eq!(container(&crashed)["lastState"]["terminated"]["exitCode"], 1);
+    api.delete(&path, 0);
+    api.until_gone(&path).await;
+}
+
+async fn init_containers_come_first(api: &FakeApi) {
+    let mount = json!({"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]});
+    let sidecar = with(shell("side", "exec sleep 1000"), json!({"restartPolicy": "Always"}));
+    let path = api.create(
+        PODS,
+        pod(
+            "init",
+            json!({
+        "initContainers": [with(shell("first", "echo 1 > /shared/one"), mount.clone()), sidecar],
+        "containers": [with(shell("c", "test -f /shared/one && exec sleep 1000"), mount)],
+        "volumes": [{"name": "shared", "emptyDir": {}}],
+        "terminationGracePeriodSeconds": 1}),
+        ),
+    );
+    let ready = api.until(&path, "ready", is_ready).await;
+    assert_eq!(ready["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"], 0);
+    assert_eq!(ready["status"]["initContainerStatuses"][1]["ready"], true);
+    assert_eq!(container(&ready)["restartCount"], 0);
+    api.delete(&path, 1);
+    api.until_gone(&path).await;
+}
+
+async fn probes_decide_readiness_and_life(api: &FakeApi) {
+    let probe = |command: &str| json!({"exec": {"command": ["sh", "-c", command]}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 1, "successThreshold": 1});
+    let path = api.create(PODS, pod("probed", json!({
+        "containers": [with(shell("c", "mkdir -p /www; httpd -f -p 8080 -h /www & sleep 2; touch /tmp/ready; sleep 1000"), json!({
+            "startupProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 30, "timeoutSeconds": 1},
+            "readinessProbe": probe("test -f /tmp/ready"),
+            "livenessProbe": probe("test ! -f /tmp/dead")}))],
+        "terminationGracePeriodSeconds": 1})));
+    api.until(&path, "running unready", |pod| phase(pod) == "Running" && !is_ready(pod)).await;
+    api.until(&path, "ready", is_ready).await;
+    api.delete(&path, 1);
+    api.until_gone(&path).await;
+
+    let path = api.create(
+        PODS,
+        pod(
+            "doomed",
+            json!({
+        "containers": [with(shell("c", "exec sleep 1000"), json!({"livenessProbe": probe("false")}))],
+        "terminationGracePeriodSeconds": 1}),
+        ),
+    );
+    api.until(&path, "restarted", |pod| container(pod)["restartCount"].as_i64() >= Some(1)).await;
+    api.delete(&path, 0);
+    api.until_gone(&path).await;
+}
+
+async fn a_missing_image_is_told(api: &FakeApi) {
+    let never = with(shell("c", "true"), json!({"image": "nowhere.invalid/none:1", "imagePullPolicy": "Never"}));
+    let path = api.create(PODS, pod("never", json!({"containers": [never]})));
+    api.until(&path, "refused", |pod| container(pod)["state"]["waiting"]["reason"] == "ErrImageNeverPull").await;
+    api.delete(&path, 0);
+    api.until_gone(&path).await;
+
+    let bad = with(shell("c", "true"), json!({"image": "Not//Valid"}));
+    let path = api.create(PODS, pod("bad", json!({"containers": [bad]})));
+    api.until(&path, "refused", |pod| container(pod)["state"]["waiting"]["reason"] == "InvalidImageName").await;
+    api.delete(&path, 0);
+    api.until_gone(&path).await;
+}
+
+async fn volumes_follow_their_sources(api: &FakeApi, directory: &Path) {
+    let config = json!({"metadata": {"name": "settings"}, "data": {"key": "one"}});
+    let container =
+        with(shell("c", "exec sleep 1000"), json!({"volumeMounts": [{"name": "settings", "mountPath": "/settings"}]}));
+    let volumes = json!([{"name": "settings", "configMap": {"name": "settings", "defaultMode": 420}}]);
+    let path = api.create(
+        PODS,
+        pod("config", json!({"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 1})),
+    );
+    // The pod waits for the ConfigMap, and takes it up when it comes.
+    let settings = api.create("/api/v1/namespaces/default/configmaps", config);
+    let ready = api.until(&path, "ready", is_ready).await;
+    let uid = ready["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    let file = directory.join("kubelet/pods").join(&uid).join("volumes/kubernetes.io~configmap/settings/key");
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), "one");
+    api.patch(&settings, &json!({"data": {"key": "two"}}));
+    let changed = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        while std::fs::read_to_string(&file).ok().as_deref() != Some("two") {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), changed).await.expect("the volume follows");
+    api.delete(&path, 1);
+    api.until_gone(&path).await;
+    assert!(!directory.join("kubelet/pods").join(&uid).exists());
+}
+
+async fn a_restarted_kubelet_restarts_nothing(
+    api: &FakeApi,
+    containerd: &Containerd,
+    directory: &Path,
+    kubelet: RunningKubelet,
+) {
+    let container_of = |pod: &Value| container(pod)["containerID"].as_str().unwrap_or_default().to_owned();
+    let path = api.create(
+        PODS,
+        pod("stays", json!({"containers": [shell("c", "exec sleep 1000")], "terminationGracePeriodSeconds": 1})),
+    );
+    let before = api.until(&path, "ready", is_ready).await;
+    kubelet.stop().await;
+
+    // A pod deleted while nobody looked, and one that came meanwhile.
+    let meanwhile = api.create(
+        PODS,
+        pod("meanwhile", json!({"containers": [shell("c", "exec sleep 1000")], "terminationGracePeriodSeconds": 1})),
+    );
+    let kubelet = RunningKubelet::start(api, containerd, directory);
+    api.until(&meanwhile, "ready", is_ready).await;
+    let after = api.get(&path).expect("still there");
+    assert_eq!(container_of(&before), container_of(&after));
+    assert_eq!(container(&after)["restartCount"], 0);
+    assert!(is_ready(&after));
+    for path in
+        api.list("/pods/").iter().map(|pod| format!("{PODS}/{}", pod["metadata"]["name"].as_str().unwrap_or_default()))
+    {
+        api.delete(&path, 1);
+        api.until_gone(&path).await;
+    }
+    kubelet.stop().await;
+}
