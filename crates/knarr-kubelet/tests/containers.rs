@@ -193,8 +193,8 @@ async fn init_containers_come_first(api: &FakeApi) {
 async fn probes_decide_readiness_and_life(api: &FakeApi) {
     let probe = |command: &str| json!({"exec": {"command": ["sh", "-c", command]}, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 1, "successThreshold": 1});
     let path = api.create(PODS, pod("probed", json!({
-        "containers": [with(shell("c", "mkdir -p /www; httpd -f -p 8080 -h /www & sleep 2; touch /tmp/ready; sleep 1000"), json!({
-            "startupProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 30, "timeoutSeconds": 1},
+        "containers": [with(shell("c", "sleep 1; touch /tmp/started; sleep 1; touch /tmp/ready; sleep 1000"), json!({
+            "startupProbe": {"exec": {"command": ["test", "-f", "/tmp/started"]}, "periodSeconds": 1, "failureThreshold": 30, "timeoutSeconds": 5},
             "readinessProbe": probe("test -f /tmp/ready"),
             "livenessProbe": probe("test ! -f /tmp/dead")}))],
         "terminationGracePeriodSeconds": 1})));

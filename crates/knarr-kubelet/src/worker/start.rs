@@ -120,7 +120,9 @@ impl Start {
     }
 
     fn hosts_file(&self) -> std::io::Result<PathBuf> {
-        let path = hosts::path_in(&self.node.config.pod_dir(&self.pod.uid));
+        let directory = self.node.config.pod_dir(&self.pod.uid);
+        std::fs::create_dir_all(&directory)?;
+        let path = hosts::path_in(&directory);
         let node_hosts = if self.pod.host_network() {
             std::fs::read_to_string("/etc/hosts").unwrap_or_default()
         } else {
