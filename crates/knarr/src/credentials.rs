@@ -59,7 +59,6 @@ impl Pki {
         Ok(Pki {
             serving,
             kubelet_client,
-            proxy_client,
             kubelet_serving,
             administrator,
             authority,
