@@ -69,7 +69,7 @@ where
     if let Ok(Some(status)) = outcome {
         send_status(&mut sink, protocol, &status).await;
     }
-    let _ = sink.close().await;
+    websocket::finish(&mut sink).await;
 }
 
 fn first_output(options: Options) -> Option<u8> {

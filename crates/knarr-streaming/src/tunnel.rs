@@ -59,6 +59,6 @@ async fn join<T: AsyncRead + AsyncWrite>(socket: Socket, server: T) {
         () = there => {}
         () = back => {}
     }
-    let _ = sink.close().await;
+    websocket::finish(&mut sink).await;
     let _ = write.shutdown().await;
 }

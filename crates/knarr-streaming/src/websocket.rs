@@ -9,8 +9,9 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use crate::remote_command::Protocol;
 use crate::upgrade;
@@ -67,6 +68,15 @@ pub fn accept(headers: &HeaderMap, protocol: Option<&'static str>) -> Result<Res
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
     Ok(response)
+}
+
+/// Ends the connection as one that has run its course (close code 1000): clients of Kubernetes take any other end, even a close
+/// without a code, for a failure of the command.
+pub async fn finish(sink: &mut (impl futures::Sink<Message> + Unpin)) {
+    use futures::SinkExt;
+    let frame = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+    let _ = sink.send(Message::Close(Some(frame))).await;
+    let _ = sink.close().await;
 }
 
 /// The socket, once the 101 was sent.

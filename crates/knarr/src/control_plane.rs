@@ -8,13 +8,12 @@ use knarr_apiserver::objects::Objects;
 use knarr_apiserver::{ApiServer, Registry};
 use knarr_store::{Embedded, Store};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::assembly;
 use crate::credentials::Pki;
 use crate::layout::Layout;
 use crate::settings::Settings;
+use crate::tasks::Tasks;
 
 /// A serving control plane.
 pub struct ControlPlane {
@@ -28,21 +27,20 @@ impl ControlPlane {
         layout: &Layout,
         pki: &Pki,
         listener: TcpListener,
-        stop: &CancellationToken,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
     ) -> Result<Arc<ControlPlane>> {
         let store = Embedded::open(&layout.store()).context("opening the store")?;
         let store: Arc<dyn Store> = Arc::new(store);
-        let registry = Registry::open(store, false, stop.clone()).await.context("reading the store")?;
+        let registry = Registry::open(store, false, tasks.stop.clone()).await.context("reading the store")?;
         let objects: Arc<dyn Objects> = registry.clone();
         let access = Arc::new(assembly::access(settings, pki, objects)?);
         let server = ApiServer::new(assembly::config(settings, pki, &access)?, registry);
         access.prepare().await.context("writing the default objects")?;
-        tasks.spawn(access.clone().run());
+        tasks.spawn("authorization", access.clone().run());
         access.synced().await;
         let tls = knarr_pki::server_config(&pki.serving, &pki.client_authorities())?;
-        let (serving, stop) = (server.clone(), stop.clone());
-        tasks.spawn(async move { serving.serve(listener, Arc::new(tls), stop).await });
+        let (serving, stop) = (server.clone(), tasks.stop.clone());
+        tasks.spawn("API server", async move { serving.serve(listener, Arc::new(tls), stop).await });
         Ok(Arc::new(ControlPlane { server }))
     }
 
@@ -70,21 +68,18 @@ impl ControlPlane {
     }
 
     /// Starts the controllers and the scheduler; they end with `stop`.
-    pub fn start_loops(
-        self: &Arc<Self>,
-        settings: &Settings,
-        pki: &Pki,
-        stop: &CancellationToken,
-        tasks: &TaskTracker,
-    ) {
+    pub fn start_loops(self: &Arc<Self>, settings: &Settings, pki: &Pki, tasks: &Tasks) {
         let config = knarr_controllers::Config {
             cluster_cidr: Some(settings.cluster_cidr.into()),
             root_ca: pki.authority.certificate_pem().to_string(),
             ..knarr_controllers::Config::default()
         };
         let server = self.clone();
-        tasks.spawn(knarr_controllers::run(move |user| server.controller_client(user), config, stop.clone()));
+        let controllers =
+            knarr_controllers::run(move |user| server.controller_client(user), config, tasks.stop.clone());
+        tasks.spawn("controllers", controllers);
         let client = self.client("system:kube-scheduler", &[]);
-        tasks.spawn(knarr_scheduler::run(client, knarr_scheduler::Config::default(), stop.clone()));
+        let scheduler = knarr_scheduler::run(client, knarr_scheduler::Config::default(), tasks.stop.clone());
+        tasks.spawn("scheduler", scheduler);
     }
 }

@@ -56,15 +56,7 @@ impl Pki {
             FRONT_PROXY_CLIENT,
             &CertificateRequest::client(FRONT_PROXY_CLIENT, &[]),
         )?;
-        Ok(Pki {
-            serving,
-            kubelet_client,
-            kubelet_serving,
-            administrator,
-            authority,
-            front_proxy,
-            directory,
-        })
+        Ok(Pki { serving, kubelet_client, kubelet_serving, administrator, authority, front_proxy, directory })
     }
 
     /// The authorities whose client certificates the handshake accepts; which of them vouches for whom is told apart later.

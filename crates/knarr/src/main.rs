@@ -11,6 +11,7 @@ mod images;
 mod layout;
 mod node;
 mod settings;
+mod tasks;
 mod up;
 mod version;
 
@@ -55,7 +56,10 @@ fn run(command: Command, report: &mut detach::Report) -> Result<()> {
             if up.detach {
                 return detach::run(&settings);
             }
-            runtime()?.block_on(up::run(settings, report))
+            let runtime = runtime()?;
+            let outcome = runtime.block_on(up::run(settings, report));
+            runtime.shutdown_background();
+            outcome
         }
     }
 }

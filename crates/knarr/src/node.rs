@@ -11,27 +11,21 @@ use knarr_cri::{RemoteRuntime, RuntimeService};
 use knarr_kubelet::server::access::DelegatedAccess;
 use knarr_kubelet::{Kubelet, KubeletConfig};
 use knarr_network::NetworkConfig;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::containerd::Containerd;
 use crate::control_plane::ControlPlane;
 use crate::credentials::Pki;
 use crate::layout::Layout;
 use crate::settings::Settings;
+use crate::tasks::Tasks;
 
 /// Starts the private containerd, or finds the runtime that the settings name, and gives it the pause image.
-pub async fn start_runtime(
-    settings: &Settings,
-    layout: &Layout,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
-) -> Result<RemoteRuntime> {
+pub async fn start_runtime(settings: &Settings, layout: &Layout, tasks: &Tasks) -> Result<RemoteRuntime> {
     let socket = match &settings.runtime_endpoint {
         Some(socket) => socket.clone(),
         None => {
             let containerd = Containerd::start(layout).await?;
-            tasks.spawn(containerd.supervise(stop.clone()));
+            tasks.spawn("containerd", containerd.supervise(tasks.stop.clone()));
             layout.private_runtime_socket()
         }
     };
@@ -58,8 +52,7 @@ pub async fn start(
     pki: &Pki,
     server: &Arc<ControlPlane>,
     runtime: RemoteRuntime,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
+    tasks: &Tasks,
 ) -> Result<()> {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), settings.kubelet_port);
     let listener = crate::up::listen(address, "--kubelet-port").await?;
@@ -67,12 +60,12 @@ pub async fn start(
     let client = server.client(&format!("system:node:{}", settings.node_name), &["system:nodes"]);
     let kubelet = Kubelet::new(kubelet_config(settings, layout), client.clone(), Arc::new(runtime));
     let api = knarr_kubelet::server::Server::new(kubelet.view(), Arc::new(DelegatedAccess::new(client)));
-    tasks.spawn(api.serve(listener, tls, stop.clone()));
-    tasks.spawn(kubelet.run(stop.clone()));
+    tasks.spawn("kubelet API", api.serve(listener, tls, tasks.stop.clone()));
+    tasks.spawn("kubelet", kubelet.run(tasks.stop.clone()));
 
-    let informers = Informers::new(server.client("system:kube-proxy", &["system:masters"]), stop.clone());
-    let network = knarr_network::run(informers, network_config(settings, layout), stop.clone());
-    tasks.spawn(async move {
+    let informers = Informers::new(server.client("system:kube-proxy", &["system:masters"]), tasks.stop.clone());
+    let network = knarr_network::run(informers, network_config(settings, layout), tasks.stop.clone());
+    tasks.spawn("network", async move {
         if let Err(error) = network.await {
             tracing::error!("the node's network ended: {error}");
         }

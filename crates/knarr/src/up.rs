@@ -12,8 +12,6 @@ use kube::runtime::wait::{Condition, await_condition};
 use nix::unistd::geteuid;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use crate::control_plane::ControlPlane;
@@ -22,6 +20,7 @@ use crate::detach::Report;
 use crate::layout::{self, Layout};
 use crate::node;
 use crate::settings::Settings;
+use crate::tasks::Tasks;
 
 /// How long a new node may take to become Ready before `up` gives up waiting (the cluster goes on).
 const READY_LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
@@ -35,21 +34,18 @@ pub async fn run(settings: Settings, report: &mut Report) -> Result<()> {
     let listener = listen(settings.bind, "--bind").await?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let stop = CancellationToken::new();
-    let tasks = TaskTracker::new();
+    let tasks = Tasks::default();
 
-    let cluster = start(&settings, &layout, listener, &stop, &tasks, report, started);
+    let cluster = start(&settings, &layout, listener, &tasks, report, started);
     let outcome = tokio::select! {
         ended = cluster => ended,
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
     };
-    if outcome.is_ok() && !stop.is_cancelled() {
+    if outcome.is_ok() {
         info!("stopping");
     }
-    stop.cancel();
-    tasks.close();
-    tasks.wait().await;
+    tasks.end().await;
     outcome
 }
 
@@ -58,27 +54,26 @@ async fn start(
     settings: &Settings,
     layout: &Layout,
     listener: TcpListener,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
+    tasks: &Tasks,
     report: &mut Report,
     started: Instant,
 ) -> Result<()> {
     let pki = Pki::load_or_create(settings, layout).context("keys and certificates")?;
     let runtime = async {
         match settings.node {
-            true => node::start_runtime(settings, layout, stop, tasks).await.map(Some),
+            true => node::start_runtime(settings, layout, tasks).await.map(Some),
             false => Ok(None),
         }
     };
-    let server = ControlPlane::start(settings, layout, &pki, listener, stop, tasks);
+    let server = ControlPlane::start(settings, layout, &pki, listener, tasks);
     let (server, runtime) = tokio::try_join!(server, runtime)?;
     pki.write_admin_kubeconfig(settings).context("the administrator's kubeconfig")?;
     println!("knarr {}", crate::version::FULL);
     println!("API server  https://{}  ready after {:.2?}", settings.advertised(), started.elapsed());
     println!("kubeconfig  {}", settings.kubeconfig.display());
-    server.start_loops(settings, &pki, stop, tasks);
+    server.start_loops(settings, &pki, tasks);
     if let Some(runtime) = runtime {
-        node::start(settings, layout, &pki, &server, runtime, stop, tasks).await?;
+        node::start(settings, layout, &pki, &server, runtime, tasks).await?;
         wait_for_node(settings, &server).await?;
         println!("node        {}  Ready after {:.2?}", settings.node_name, started.elapsed());
     }

@@ -1,0 +1,44 @@
+//! The parts of a running process: who is still at work when it is to end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long the parts may take to end once they are told to.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Named tasks that end with one token.
+#[derive(Clone, Default)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    running: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+    pub stop: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs `part`, which must end soon after [`Tasks::stop`].
+    pub fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        *self.running.lock().entry(name).or_default() += 1;
+        let running = self.running.clone();
+        self.tracker.spawn(async move {
+            part.await;
+            running.lock().entry(name).and_modify(|count| *count -= 1);
+        });
+    }
+
+    /// Tells every part to end and waits for them, but not for ever: a part that hangs must not keep the machine's owner waiting,
+    /// and everything acknowledged is on disk already.
+    pub async fn end(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(STOP_LIMIT, self.tracker.wait()).await.is_err() {
+            let running = self.running.lock();
+            let names: Vec<&str> = running.iter().filter(|(_, count)| **count > 0).map(|(name, _)| *name).collect();
+            tracing::warn!("did not end in time: {}", names.join(", "));
+        }
+    }
+}
