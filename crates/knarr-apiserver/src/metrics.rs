@@ -108,11 +108,11 @@ impl Metrics {
 
     pub(crate) fn request_ended(&self, info: &RequestInfo, started: Instant, code: u16) {
         self.gauge(info).dec();
-        let LatencyLabels { verb, group, version, resource, subresource, scope } = labels(info);
+        let key = labels(info);
         if !info.long_running {
-            let key = labels(info);
             self.latency.get_or_create(&key).observe(started.elapsed().as_secs_f64());
         }
+        let LatencyLabels { verb, group, version, resource, subresource, scope } = key;
         let key = RequestLabels { verb, group, version, resource, subresource, scope, code };
         self.requests.get_or_create(&key).inc();
     }

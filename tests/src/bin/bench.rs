@@ -1,5 +1,5 @@
 //! `bench`: the figures of docs/specification.md, measured from outside against the knarr binary beside this one. Build both with
-//! `--release`; `make bench` does.
+//! `--release`; `make bench` does. `--no-node` leaves the node's figures out, as does a user who is not root.
 //!
 //! The load is upstream's usual yardstick: ConfigMaps of 1 KiB, 64 requests in flight over four HTTP/2 connections, watchers on
 //! connections of their own.
@@ -16,9 +16,13 @@ use serde_json::json;
 
 const OBJECTS: usize = 5000;
 const IN_FLIGHT: usize = 64;
+/// Each answer of a whole list has several megabytes: a few at once are load enough.
+const LISTS_IN_FLIGHT: usize = 2;
 const CONNECTIONS: usize = 4;
 const WATCHERS: usize = 20;
-const LISTS: usize = 20;
+const LISTS: usize = 200;
+/// How long a cluster is left alone before its memory and CPU time count as idle.
+const IDLE: Duration = Duration::from_secs(10);
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[tokio::main]
@@ -27,12 +31,13 @@ async fn main() -> Result<()> {
     row("release binary", format!("{:.1} MB", std::fs::metadata(&binary)?.len() as f64 / 1e6));
     let (ready, _) = cold_start(false).await?;
     row("cold start to /readyz, control plane alone", format!("{ready:.0?}"));
-    if is_root() {
+    let node = std::env::args().all(|arg| arg != "--no-node");
+    if is_root() && node {
         let (ready, node) = cold_start(true).await?;
         row("cold start to /readyz, with the node", format!("{ready:.0?}"));
         row("cold start to node Ready", format!("{node:.0?}"));
     } else {
-        eprintln!("not root: the node's figures are not measured");
+        eprintln!("not root, or --no-node: the node's figures are not measured");
     }
     load().await
 }
@@ -62,13 +67,15 @@ async fn cold_start(node: bool) -> Result<(Duration, Duration)> {
         bail!("knarr up failed");
     }
     let all = started.elapsed();
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    let scope = if node { "everything" } else { "control plane alone" };
+    tokio::time::sleep(IDLE).await;
+    row(&format!("resident memory idle, {scope}"), resident(&cluster)?);
+    let before = cpu_time(&cluster)?;
+    tokio::time::sleep(IDLE).await;
+    let used = (cpu_time(&cluster)? - before).as_secs_f64() / IDLE.as_secs_f64();
+    row(&format!("CPU idle, {scope}"), format!("{:.1} % of a core", used * 100.0));
     let (code, _) = raw.get("/readyz").await?;
     anyhow::ensure!(code == 200);
-    row(
-        if node { "resident memory idle, everything" } else { "resident memory idle, control plane alone" },
-        resident(&cluster)?,
-    );
     Ok((ready, all))
 }
 
@@ -79,26 +86,36 @@ fn resident(cluster: &Cluster) -> Result<String> {
     Ok(format!("{:.0} MB", kilobytes * 1024.0 / 1e6))
 }
 
+/// What the process has used so far, in user and system mode.
+fn cpu_time(cluster: &Cluster) -> Result<Duration> {
+    /// `USER_HZ`: what the kernel counts in, whatever it ticks at.
+    const TICKS_PER_SECOND: u64 = 100;
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", cluster.pid()?))?;
+    // The name, in parentheses, may hold spaces.
+    let (_, fields) = stat.rsplit_once(") ").context("/proc/PID/stat")?;
+    let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap_or(0)).sum();
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+}
+
 async fn load() -> Result<()> {
     let cluster = Cluster::up(&Options::default())?;
     let clients: Vec<Raw> = (0..CONNECTIONS).map(|_| Raw::new(&cluster)).collect::<Result<_>>()?;
     let clients = Arc::new(clients);
-    phase("create", OBJECTS, &clients, create).await?;
-    phase("get", OBJECTS * 4, &clients, |client, i| async move { client.ok("GET", &map(i), "", String::new()).await })
-        .await?;
+    phase("create", OBJECTS, IN_FLIGHT, &clients, create).await?;
+    phase("get", OBJECTS * 4, IN_FLIGHT, &clients, |client, i| async move {
+        client.ok("GET", &map(i), "", String::new()).await
+    })
+    .await?;
     let merge = "application/merge-patch+json";
-    phase("merge patch", OBJECTS, &clients, |client, i| async move {
+    phase("merge patch", OBJECTS, IN_FLIGHT, &clients, |client, i| async move {
         client.ok("PATCH", &map(i), merge, json!({"metadata": {"annotations": {"a": i.to_string()}}}).to_string()).await
     })
     .await?;
     let list = |client: Client, _| async move { client.ok("GET", MAPS, "", String::new()).await };
-    phase("list of 5,000", LISTS * 10, &clients, list).await?;
-    phase(
-        "delete",
-        OBJECTS,
-        &clients,
-        |client, i| async move { client.ok("DELETE", &map(i), "", String::new()).await },
-    )
+    phase("list of 5,000", LISTS, LISTS_IN_FLIGHT, &clients, list).await?;
+    phase("delete", OBJECTS, IN_FLIGHT, &clients, |client, i| async move {
+        client.ok("DELETE", &map(i), "", String::new()).await
+    })
     .await?;
     fan_out(&cluster, &clients).await?;
     row("resident memory after the load", resident(&cluster)?);
@@ -127,8 +144,8 @@ async fn create(client: Client, i: usize) -> Result<()> {
     client.ok("POST", MAPS, "application/json", body.to_string()).await
 }
 
-/// Runs `total` requests, [`IN_FLIGHT`] at a time, and prints the rate and the latencies.
-async fn phase<F, Fut>(name: &str, total: usize, clients: &Arc<Vec<Raw>>, request: F) -> Result<()>
+/// Runs `total` requests, `in_flight` at a time, and prints the rate and the latencies.
+async fn phase<F, Fut>(name: &str, total: usize, in_flight: usize, clients: &Arc<Vec<Raw>>, request: F) -> Result<()>
 where
     F: Fn(Client, usize) -> Fut,
     Fut: Future<Output = Result<()>> + Send + 'static,
@@ -139,7 +156,7 @@ where
         let answer = request(Client(clients.clone(), i), i);
         tokio::spawn(async move { answer.await.map(|()| begun.elapsed()) })
     };
-    let mut running = futures::stream::iter(0..total).map(timed).buffer_unordered(IN_FLIGHT);
+    let mut running = futures::stream::iter(0..total).map(timed).buffer_unordered(in_flight);
     let mut latencies = Vec::with_capacity(total);
     while let Some(done) = running.next().await {
         latencies.push(done??);
@@ -165,7 +182,7 @@ async fn fan_out(cluster: &Cluster, clients: &Arc<Vec<Raw>>) -> Result<()> {
         }));
     }
     let started = Instant::now();
-    phase("create with 20 watchers", OBJECTS, clients, create).await?;
+    phase("create with 20 watchers", OBJECTS, IN_FLIGHT, clients, create).await?;
     while seen.load(Ordering::Relaxed) < OBJECTS * WATCHERS && started.elapsed() < Duration::from_secs(60) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

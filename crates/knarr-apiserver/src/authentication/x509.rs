@@ -14,7 +14,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Authenticator, PeerCertificates, User, unauthorized};
+use super::{ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, Authenticator, PeerCertificates, User, unauthorized};
 use crate::tokens::now;
 
 /// Certificates remembered as verified, so that a connection's requests do not each verify a chain.
@@ -66,7 +66,12 @@ impl CertificateVerifier {
 fn subject(certificate: &X509Certificate<'_>, der: &[u8]) -> User {
     let name = certificate.subject();
     let common_name = name.iter_common_name().filter_map(|a| a.as_str().ok()).last().unwrap_or_default();
-    let groups = name.iter_organization().filter_map(|a| a.as_str().ok()).map(str::to_string).collect();
+    let mut groups: Vec<String> =
+        name.iter_organization().filter_map(|a| a.as_str().ok()).map(str::to_string).collect();
+    // Here, where it is remembered, so that no request has to copy the user to add it.
+    if common_name != ANONYMOUS && !groups.iter().any(|g| g == ALL_AUTHENTICATED || g == ALL_UNAUTHENTICATED) {
+        groups.push(ALL_AUTHENTICATED.into());
+    }
     let fingerprint: String = digest(&SHA256, der).as_ref().iter().map(|b| format!("{b:02x}")).collect();
     let mut extra = BTreeMap::new();
     extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("X509SHA256={fingerprint}")]);

@@ -22,10 +22,7 @@ const SELF: &str = "system:apiserver";
 
 impl Registry {
     fn stored(&self, resource: &GroupResource) -> Result<Arc<Served>, StatusError> {
-        let table = self.table();
-        let mut versions = table.rows.iter().filter(|s| s.group_resource == *resource);
-        let any = versions.clone().next();
-        let stored = versions.find(|s| s.stored_as_served()).or(any).cloned();
+        let stored = self.table().stored_version(resource).cloned();
         stored.ok_or_else(|| StatusError::new(Reason::NotFound, "the server could not find the requested resource"))
     }
 

@@ -101,6 +101,8 @@ impl Served {
 #[derive(Default, Clone)]
 pub struct Table {
     by_path: HashMap<String, Arc<Served>, RandomState>,
+    /// The version that is stored, or else the first, of each resource.
+    stored: HashMap<GroupResource, Arc<Served>, RandomState>,
     /// In discovery's order.
     pub rows: Vec<Arc<Served>>,
 }
@@ -112,11 +114,23 @@ fn path_of(group: &str, version: &str, resource: &str) -> String {
 impl Table {
     pub fn new(rows: Vec<Arc<Served>>) -> Self {
         let path = |s: &Served| path_of(&s.resource.group, &s.resource.version, &s.resource.resource);
-        Table { by_path: rows.iter().map(|s| (path(s), s.clone())).collect(), rows }
+        let mut stored: HashMap<GroupResource, Arc<Served>, RandomState> = HashMap::default();
+        for row in &rows {
+            let chosen = stored.entry(row.group_resource.clone()).or_insert_with(|| row.clone());
+            if !chosen.stored_as_served() && row.stored_as_served() {
+                *chosen = row.clone();
+            }
+        }
+        Table { by_path: rows.iter().map(|s| (path(s), s.clone())).collect(), stored, rows }
     }
 
     pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<Served>> {
         self.by_path.get(&path_of(group, version, resource))
+    }
+
+    /// The version that is stored; any other where that one is not served.
+    pub fn stored_version(&self, resource: &GroupResource) -> Option<&Arc<Served>> {
+        self.stored.get(resource)
     }
 
     /// Any served version of a resource.
