@@ -36,7 +36,8 @@ impl ControlPlane {
         let access = Arc::new(assembly::access(settings, pki, objects)?);
         let server = ApiServer::new(assembly::config(settings, pki, &access)?, registry);
         access.prepare().await.context("writing the default objects")?;
-        tasks.spawn("authorization", access.clone().run());
+        let (following, stopped) = (access.clone().run(), tasks.stop.clone());
+        tasks.spawn("authorization", async move { stopped.run_until_cancelled(following).await.unwrap_or_default() });
         access.synced().await;
         let tls = knarr_pki::server_config(&pki.serving, &pki.client_authorities())?;
         let (serving, stop) = (server.clone(), tasks.stop.clone());

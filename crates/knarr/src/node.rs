@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use knarr_client::Informers;
@@ -18,6 +19,9 @@ use crate::credentials::Pki;
 use crate::layout::Layout;
 use crate::settings::Settings;
 use crate::tasks::Tasks;
+
+/// How long a runtime whose socket is there may take to answer.
+const RUNTIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// Starts the private containerd, or finds the runtime that the settings name, and gives it the pause image.
 pub async fn start_runtime(settings: &Settings, layout: &Layout, tasks: &Tasks) -> Result<RemoteRuntime> {
@@ -40,9 +44,18 @@ async fn answering(socket: &Path) -> Result<RemoteRuntime> {
         bail!("no container runtime listens on {}: start it, or leave --runtime-endpoint out", socket.display());
     }
     let runtime = RemoteRuntime::new(&socket.display().to_string())?;
-    let version = runtime.version().await;
-    version.with_context(|| format!("the container runtime on {} does not answer CRI v1", socket.display()))?;
-    Ok(runtime)
+    let started = Instant::now();
+    // containerd listens before its plug-ins are ready, and with many pods to take over that may take a while.
+    loop {
+        match runtime.version().await {
+            Ok(_) => return Ok(runtime),
+            Err(error) if started.elapsed() > RUNTIME_LIMIT => {
+                let what = format!("the container runtime on {} does not answer CRI v1", socket.display());
+                return Err(error).context(what);
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
 }
 
 /// Starts kubelet and network; they end with `stop`, pods and rules stay.
