@@ -76,7 +76,7 @@ async fn remove_pods(layout: &Layout, socket: &Path) -> Result<()> {
         true => Some(Containerd::start(layout).await.context("starting containerd to remove the pods")?),
         false => None,
     };
-    let runtime = RemoteRuntime::new(&socket.display().to_string())?;
+    let runtime = crate::node::answering(socket).await?;
     let removed = remove_sandboxes(&runtime).await;
     if let Some(containerd) = &mut containerd {
         containerd.stop().await;

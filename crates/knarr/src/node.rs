@@ -39,7 +39,8 @@ pub async fn start_runtime(settings: &Settings, layout: &Layout, tasks: &Tasks) 
     Ok(runtime)
 }
 
-async fn answering(socket: &Path) -> Result<RemoteRuntime> {
+/// The runtime that listens there, once it answers.
+pub async fn answering(socket: &Path) -> Result<RemoteRuntime> {
     if !socket.exists() {
         bail!("no container runtime listens on {}: start it, or leave --runtime-endpoint out", socket.display());
     }
