@@ -5,6 +5,8 @@ use std::{collections::HashMap, sync::Arc};
 use k8s_openapi::api::core::v1::Node;
 
 use crate::{
+    census::{self, Census, ColumnId, CountsId, Group, Surroundings},
+    default_selector::Selectors,
     node::{NodeInfo, ZONE},
     pod::PodInfo,
     selector::Labels,
@@ -21,8 +23,9 @@ pub struct Cluster {
     pods: HashMap<Arc<str>, NodeIndex>,
     /// The nodes that exist, zones taking turns, so that looking at some of them looks at all zones.
     order: Vec<NodeIndex>,
-    /// Those of the pods that keep others away.
-    anti_affine: HashMap<Arc<str>, Arc<PodInfo>>,
+    census: Census,
+    /// By what Services and controllers select their pods.
+    pub selectors: Selectors,
     namespaces: HashMap<String, Labels>,
     /// On how many nodes an image is.
     image_nodes: HashMap<Arc<str>, usize>,
@@ -51,14 +54,29 @@ impl Cluster {
         self.order.iter().map(|index| self.node(*index))
     }
 
-    /// The pods with required anti-affinity, and where they are.
-    pub fn pods_with_anti_affinity(&self) -> impl Iterator<Item = (&PodInfo, &NodeInfo)> {
-        self.anti_affine.iter().filter_map(|(uid, pod)| Some((&**pod, self.node(*self.pods.get(uid)?))))
+    pub fn census(&self) -> &Census {
+        &self.census
     }
 
-    /// The labels of a namespace.
-    pub fn namespace(&self, name: &str) -> Option<&Labels> {
-        self.namespaces.get(name)
+    /// Lets the census forget what nobody asks for any more; answers got before are void.
+    pub fn trim(&mut self) {
+        self.census.trim();
+    }
+
+    /// The column of a topology key, to be asked about.
+    pub fn column(&mut self, key: &Arc<str>) -> ColumnId {
+        self.census.column(key, &self.nodes)
+    }
+
+    /// The standing count of a group of pods over a topology.
+    pub fn ask(&mut self, group: &Group, column: ColumnId) -> CountsId {
+        let around = Surroundings { nodes: &self.nodes, namespaces: &self.namespaces };
+        self.census.ask(group, column, &around)
+    }
+
+    /// The labels of a namespace; one that is not known has none.
+    pub fn namespace(&self, name: &str) -> &Labels {
+        census::namespace_labels(&self.namespaces, name)
     }
 
     /// Takes note of a namespace's labels; `None`: it is gone.
@@ -67,6 +85,7 @@ impl Cluster {
             Some(labels) => self.namespaces.insert(name.to_owned(), labels),
             None => self.namespaces.remove(name),
         };
+        self.census.namespace_changed();
     }
 
     /// Adds or changes a node.
@@ -78,6 +97,7 @@ impl Cluster {
         info.describe(node);
         let moved = info.labels.get(ZONE) != zone.as_ref();
         self.count_images(index, 1);
+        self.census.node_changed(&self.nodes[index as usize]);
         if !existed || moved {
             self.arrange();
         }
@@ -91,6 +111,7 @@ impl Cluster {
         let info = &mut self.nodes[index as usize];
         info.exists = false;
         info.images.clear();
+        self.census.node_changed(info);
         self.arrange();
     }
 
@@ -99,17 +120,18 @@ impl Cluster {
         self.remove_pod(&pod.uid);
         let index = self.index_of(node);
         self.pods.insert(pod.uid.clone(), index);
-        if !pod.affinities.required_anti.is_empty() {
-            self.anti_affine.insert(pod.uid.clone(), pod.clone());
-        }
+        let around = Surroundings { nodes: &self.nodes, namespaces: &self.namespaces };
+        self.census.pod_came(&pod, index, &around);
         self.nodes[index as usize].add_pod(pod);
     }
 
     /// Takes a pod off its node.
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let index = self.pods.remove(uid)?;
-        self.anti_affine.remove(uid);
-        self.nodes[index as usize].remove_pod(uid)
+        let pod = self.nodes[index as usize].remove_pod(uid)?;
+        let around = Surroundings { nodes: &self.nodes, namespaces: &self.namespaces };
+        self.census.pod_left(&pod, index, &around);
+        Some(pod)
     }
 
     pub fn has_pod(&self, uid: &str) -> bool {
@@ -121,7 +143,7 @@ impl Cluster {
             return *index;
         }
         let index = self.nodes.len() as NodeIndex;
-        let info = NodeInfo::named(name);
+        let info = NodeInfo::named(name, index);
         self.by_name.insert(info.name.clone(), index);
         self.nodes.push(info);
         index

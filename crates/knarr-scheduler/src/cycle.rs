@@ -26,21 +26,24 @@ impl Cycles {
     }
 
     /// The best node for the pod.
-    pub fn place(&mut self, pod: &PodInfo, cluster: &Cluster) -> Result<NodeIndex, Diagnosis> {
-        let feasible = self.feasible(pod, cluster)?;
+    pub fn place(&mut self, pod: &PodInfo, cluster: &mut Cluster) -> Result<NodeIndex, Diagnosis> {
+        cluster.trim();
+        let gathered = Gathered::of(pod, cluster);
+        let look = Look { pod, cluster, gathered };
+        let feasible = self.feasible(&look)?;
         if let [only] = feasible[..] {
             return Ok(only);
         }
-        let nodes: Vec<&NodeInfo> = feasible.iter().map(|index| cluster.node(*index)).collect();
-        let scores = plugins::score(pod, cluster, &nodes);
+        let nodes: Vec<&NodeInfo> = feasible.iter().map(|index| look.cluster.node(*index)).collect();
+        let scores = plugins::score(pod, look.cluster, &nodes, &look.gathered);
         Ok(feasible[self.best(&scores)])
     }
 
-    fn feasible(&mut self, pod: &PodInfo, cluster: &Cluster) -> Result<Vec<NodeIndex>, Diagnosis> {
+    fn feasible(&mut self, look: &Look<'_>) -> Result<Vec<NodeIndex>, Diagnosis> {
+        let (pod, cluster) = (look.pod, look.cluster);
         let order = cluster.order();
         let mut diagnosis = Diagnosis::of(order.len());
         let mut feasible = Vec::new();
-        let look = Look { pod, cluster, gathered: Gathered::of(pod, cluster) };
         if let Some(names) = pod.required_nodes.only_names() {
             let named: Vec<_> = names.iter().filter_map(|name| cluster.named(name)).collect();
             named.iter().for_each(|index| look.at(*index, &mut feasible, &mut diagnosis));
@@ -50,7 +53,7 @@ impl Cycles {
                 diagnosis.refuse(other, others);
             }
         } else {
-            self.sample(&look, &mut feasible, &mut diagnosis);
+            self.sample(look, &mut feasible, &mut diagnosis);
         }
         if feasible.is_empty() { Err(diagnosis) } else { Ok(feasible) }
     }
@@ -116,7 +119,7 @@ struct Look<'a> {
 
 impl Look<'_> {
     fn at(&self, index: NodeIndex, feasible: &mut Vec<NodeIndex>, diagnosis: &mut Diagnosis) {
-        match plugins::filter(self.pod, self.cluster.node(index), &self.gathered) {
+        match plugins::filter(self.pod, self.cluster.node(index), &self.gathered, self.cluster) {
             Ok(()) => feasible.push(index),
             Err(rejection) => diagnosis.refuse(rejection, 1),
         }

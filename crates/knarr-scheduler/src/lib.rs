@@ -11,13 +11,15 @@
 //! * A pod is in the queue, assumed, or bound; never two of these.
 //! * A cycle does no I/O.
 //!
-//! Not here yet: preemption and nominated nodes, scores for spreading and for preferred pod affinity, the volume plugins.
+//! Not here yet: preemption and nominated nodes, the volume plugins.
 //!
 //! Names of plugins, reasons, messages, events and conditions are upstream's: users search for them.
 
 mod binding;
+mod census;
 pub mod cluster;
 pub mod cycle;
+mod default_selector;
 mod diagnosis;
 mod node;
 mod plugins;
@@ -25,7 +27,10 @@ mod pod;
 mod queue;
 mod resources;
 mod scheduler;
+mod selecting;
 mod selector;
+#[cfg(test)]
+mod testing;
 
 pub use pod::PodInfo;
 pub use scheduler::run;

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use k8s_openapi::api::core::v1::{Node, Taint};
 
 use crate::{
+    cluster::NodeIndex,
     pod::{HostPort, PodInfo},
     resources::Resources,
     selector::Labels,
@@ -13,10 +14,15 @@ use crate::{
 /// The label by which nodes are in zones.
 pub const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// The label by which every node is its own domain.
+pub const HOSTNAME: &str = "kubernetes.io/hostname";
+
 /// A node and the sums over its pods.
 #[derive(Clone, Debug, Default)]
 pub struct NodeInfo {
     pub name: Arc<str>,
+    /// Its place among the cluster's nodes.
+    pub index: NodeIndex,
     /// The API has the node; pods may outlive it for a while.
     pub exists: bool,
     pub labels: Labels,
@@ -33,8 +39,8 @@ pub struct NodeInfo {
 }
 
 impl NodeInfo {
-    pub fn named(name: &str) -> NodeInfo {
-        NodeInfo { name: name.into(), ..NodeInfo::default() }
+    pub fn named(name: &str, index: NodeIndex) -> NodeInfo {
+        NodeInfo { name: name.into(), index, ..NodeInfo::default() }
     }
 
     /// Takes over what the API says of the node; its pods stay.

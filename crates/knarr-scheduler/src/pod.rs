@@ -30,7 +30,7 @@ impl HostPort {
 }
 
 /// A term of pod affinity or anti-affinity.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AffinityTerm {
     selector: LabelSelector,
     namespaces: BTreeSet<String>,
@@ -56,6 +56,11 @@ impl AffinityTerm {
     pub fn matches(&self, namespace: &str, labels: &Labels, namespace_labels: &Labels) -> bool {
         let in_namespace = self.namespaces.contains(namespace) || self.namespace_selector.matches(namespace_labels);
         in_namespace && self.selector.matches(labels)
+    }
+
+    /// Whether whom it is about depends on the labels of namespaces.
+    pub fn asks_for_namespace_labels(&self) -> bool {
+        !self.namespace_selector.is_nothing() && !self.namespace_selector.is_everything()
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     plugins::Change,
     pod::PodInfo,
     queue::{Queue, Waiting},
+    selecting::Selecting,
 };
 
 /// Cycles between two looks at other tasks.
@@ -25,6 +26,8 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
     let informers = Informers::new(client.clone(), shutdown.clone());
     let (pods, nodes) = (informers.all::<Pod>(), informers.all::<Node>());
     let namespaces = informers.all::<Namespace>();
+    let selecting = Selecting::new(&informers);
+    selecting.synced().await;
     namespaces.synced().await;
     nodes.synced().await;
     pods.synced().await;
@@ -44,7 +47,7 @@ pub async fn run(client: kube::Client, config: Config, shutdown: CancellationTok
         },
         config,
     };
-    scheduler.work(nodes, namespaces, failures, shutdown).await;
+    scheduler.work(nodes, namespaces, selecting, failures, shutdown).await;
 }
 
 struct Scheduler {
@@ -78,17 +81,20 @@ impl Scheduler {
         mut self,
         nodes: Informer<Node>,
         namespaces: Informer<Namespace>,
+        selecting: Selecting,
         mut failures: mpsc::UnboundedReceiver<Failure>,
         shutdown: CancellationToken,
     ) {
         let (mut node_events, mut pod_events) = (nodes.subscribe(), self.pods.subscribe());
         let mut namespace_events = namespaces.subscribe();
+        let mut selectors = selecting.subscribe();
         loop {
             // Before a cycle all that is known is taken in: placing pods on a stale cluster is work for nothing.
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(event) = namespace_events.recv() => self.on_namespace(&event),
+                Some(change) = selectors.recv() => change.apply(&mut self.cluster.selectors),
                 Some(event) = node_events.recv() => self.on_node(&event),
                 Some(event) = pod_events.recv() => self.on_pod(&event),
                 Some(failure) = failures.recv() => self.on_failure(failure),
@@ -166,7 +172,7 @@ impl Scheduler {
     }
 
     fn place(&mut self, waiting: Waiting) {
-        match self.cycles.place(&waiting.pod, &self.cluster) {
+        match self.cycles.place(&waiting.pod, &mut self.cluster) {
             Ok(index) => {
                 let node = self.cluster.node(index).name.clone();
                 self.assume(&waiting.pod, &node);

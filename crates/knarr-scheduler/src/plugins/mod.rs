@@ -52,24 +52,26 @@ const FILTERS: [(Plugin, Filter); 6] = [
 
 /// What the filters of one cycle ask of the other pods, gathered before the first node is looked at.
 pub struct Gathered {
-    spread: pod_topology_spread::State,
+    hard_spread: pod_topology_spread::Hard,
+    soft_spread: pod_topology_spread::Soft,
     affinity: inter_pod_affinity::State,
 }
 
 impl Gathered {
-    pub fn of(pod: &PodInfo, cluster: &Cluster) -> Gathered {
+    pub fn of(pod: &PodInfo, cluster: &mut Cluster) -> Gathered {
         Gathered {
-            spread: pod_topology_spread::State::of(pod, cluster),
+            hard_spread: pod_topology_spread::Hard::of(pod, cluster),
+            soft_spread: pod_topology_spread::Soft::of(pod, cluster),
             affinity: inter_pod_affinity::State::of(pod, cluster),
         }
     }
 }
 
 /// Whether the pod may run on the node; the first refusal counts.
-pub fn filter(pod: &PodInfo, node: &NodeInfo, gathered: &Gathered) -> Result<(), Rejection> {
+pub fn filter(pod: &PodInfo, node: &NodeInfo, gathered: &Gathered, cluster: &Cluster) -> Result<(), Rejection> {
     FILTERS.iter().try_for_each(|(_, filter)| filter(pod, node))?;
-    pod_topology_spread::filter(pod, node, &gathered.spread)?;
-    inter_pod_affinity::filter(pod, node, &gathered.affinity)
+    pod_topology_spread::filter(pod, node, &gathered.hard_spread, cluster)?;
+    inter_pod_affinity::filter(node, &gathered.affinity, cluster)
 }
 
 /// Whether the change may make a node feasible that `plugin` refused.
@@ -95,7 +97,7 @@ pub fn may_help(plugin: Plugin, pod: &PodInfo, change: &Change<'_>) -> bool {
 }
 
 /// The total score of each feasible node.
-pub fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> {
+pub fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo], gathered: &Gathered) -> Vec<i64> {
     let mut totals: Vec<i64> = nodes
         .iter()
         .map(|node| {
@@ -104,24 +106,30 @@ pub fn score(pod: &PodInfo, cluster: &Cluster, nodes: &[&NodeInfo]) -> Vec<i64> 
                 + image_locality::score(pod, node, cluster)
         })
         .collect();
-    let mut add = |weight: i64, mut scores: Vec<i64>, reverse: bool| {
-        normalize(&mut scores, reverse);
+    let mut add = |weight: i64, scores: Vec<i64>| {
         totals.iter_mut().zip(scores).for_each(|(total, score)| *total += weight * score);
     };
     if nodes.iter().any(|node| !node.taints.is_empty()) {
-        add(3, nodes.iter().map(|node| taint_toleration::intolerable(pod, node)).collect(), true);
+        add(3, normalized(nodes.iter().map(|node| taint_toleration::intolerable(pod, node)).collect(), true));
     }
     if !pod.preferred_nodes.is_empty() {
-        add(2, nodes.iter().map(|node| node_affinity::preference(pod, node)).collect(), false);
+        add(2, normalized(nodes.iter().map(|node| node_affinity::preference(pod, node)).collect(), false));
+    }
+    if let Some(scores) = pod_topology_spread::score(pod, nodes, &gathered.soft_spread, cluster) {
+        add(2, scores);
+    }
+    if let Some(scores) = inter_pod_affinity::score(pod, nodes, &gathered.affinity, cluster) {
+        add(2, scores);
     }
     totals
 }
 
 /// Stretches scores so that the largest is 100; reversed, the largest is 0.
-fn normalize(scores: &mut [i64], reverse: bool) {
+fn normalized(mut scores: Vec<i64>, reverse: bool) -> Vec<i64> {
     let largest = scores.iter().copied().max().unwrap_or(0);
-    for score in scores {
+    for score in &mut scores {
         let stretched = if largest == 0 { 0 } else { *score * MOST / largest };
         *score = if reverse { MOST - stretched } else { stretched };
     }
+    scores
 }

@@ -31,11 +31,11 @@ async fn a_refused_pod_waits_for_a_change_that_may_help_and_then_backs_off() {
     queue.add(pod("a", 0));
     let waiting = queue.pop().unwrap();
     queue.unschedulable(waiting, &[Plugin::NodeUnschedulable]);
-    let mut cordoned = NodeInfo::named("n");
+    let mut cordoned = NodeInfo::named("n", 0);
     cordoned.unschedulable = true;
     queue.changed(&Change::Node(&cordoned));
     assert_eq!(queue.next_tick(), Some(Instant::now() + LONGEST_UNSCHEDULABLE));
-    queue.changed(&Change::Node(&NodeInfo::named("n")));
+    queue.changed(&Change::Node(&NodeInfo::named("n", 0)));
     assert_eq!(next(&mut queue), None, "it was tried just now");
     tokio::time::advance(FIRST_BACKOFF).await;
     queue.tick();
