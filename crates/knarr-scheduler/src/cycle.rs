@@ -39,6 +39,12 @@ impl Cycles {
         Ok(feasible[self.best(&scores)])
     }
 
+    /// Whether the pod may run on this node, which is then as good as any: it was nominated.
+    pub fn fits(pod: &PodInfo, node: NodeIndex, cluster: &mut Cluster) -> bool {
+        let gathered = Gathered::of(pod, cluster);
+        plugins::filter(pod, cluster.node(node), &gathered, cluster).is_ok()
+    }
+
     fn feasible(&mut self, look: &Look<'_>) -> Result<Vec<NodeIndex>, Diagnosis> {
         let (pod, cluster) = (look.pod, look.cluster);
         let order = cluster.order();
@@ -121,7 +127,7 @@ impl Look<'_> {
     fn at(&self, index: NodeIndex, feasible: &mut Vec<NodeIndex>, diagnosis: &mut Diagnosis) {
         match plugins::filter(self.pod, self.cluster.node(index), &self.gathered, self.cluster) {
             Ok(()) => feasible.push(index),
-            Err(rejection) => diagnosis.refuse(rejection, 1),
+            Err(rejection) => diagnosis.refuse_node(index, rejection),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::{plugins::Plugin, pod::PodInfo};
+use crate::{cluster::NodeIndex, plugins::Plugin, preemption};
 
 /// A node that a plugin refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Diagnosis {
     reasons: BTreeMap<Cow<'static, str>, usize>,
     plugins: Vec<Plugin>,
     /// Nodes where fewer pods might help.
-    resolvable: usize,
+    resolvable: Vec<NodeIndex>,
     preemption: String,
 }
 
@@ -45,30 +45,43 @@ impl Diagnosis {
 
     /// Notes that `count` nodes were refused alike.
     pub fn refuse(&mut self, rejection: Rejection, count: usize) {
-        self.resolvable += if rejection.resolvable { count } else { 0 };
-        for reason in rejection.reasons {
-            *self.reasons.entry(reason).or_default() += count;
-        }
+        self.note(&rejection.reasons, count);
         if !self.plugins.contains(&rejection.plugin) {
             self.plugins.push(rejection.plugin);
         }
     }
 
-    /// Notes that making room would not help: the second half of the message, as upstream's DefaultPreemption puts it.
-    pub fn without_preemption(&mut self, pod: &PodInfo) {
-        if pod.spec().preemption_policy.as_deref() == Some("Never") {
-            self.preemption = "not eligible due to preemptionPolicy=Never.".into();
+    /// Notes that a node was refused.
+    pub fn refuse_node(&mut self, node: NodeIndex, rejection: Rejection) {
+        if rejection.resolvable {
+            self.resolvable.push(node);
+        }
+        self.refuse(rejection, 1);
+    }
+
+    /// Counts these reasons for that many nodes.
+    pub fn note(&mut self, reasons: &[Cow<'static, str>], count: usize) {
+        if count == 0 {
             return;
         }
-        let mut reasons = Vec::new();
-        if self.resolvable > 0 {
-            reasons.push(format!("{} No preemption victims found for incoming pod", self.resolvable));
+        for reason in reasons {
+            *self.reasons.entry(reason.clone()).or_default() += count;
         }
-        if self.nodes > self.resolvable {
-            reasons.push(format!("{} Preemption is not helpful for scheduling", self.nodes - self.resolvable));
-        }
-        reasons.sort();
-        self.preemption = format!("0/{} nodes are available: {}.", self.nodes, reasons.join(", "));
+    }
+
+    /// The nodes where fewer pods might help.
+    pub fn resolvable(&self) -> &[NodeIndex] {
+        &self.resolvable
+    }
+
+    /// Notes why no room was made: the second half of the message.
+    pub fn preemption_refused(&mut self, why: &str) {
+        why.clone_into(&mut self.preemption);
+    }
+
+    /// Whether no room was made because it is being made.
+    pub fn awaits_victims(&self) -> bool {
+        self.preemption == preemption::AWAITS_VICTIMS
     }
 
     /// Who refused: when something changes, these are asked whether it may help.

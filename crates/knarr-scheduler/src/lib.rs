@@ -11,7 +11,9 @@
 //! * A pod is in the queue, assumed, or bound; never two of these.
 //! * A cycle does no I/O.
 //!
-//! Not here yet: preemption and nominated nodes, the volume plugins.
+//! A pod that fits nowhere may have pods of lower priority [taken away](preemption); the node is promised to it until they are gone.
+//!
+//! Not here yet: the volume plugins.
 //!
 //! Names of plugins, reasons, messages, events and conditions are upstream's: users search for them.
 
@@ -21,9 +23,12 @@ pub mod cluster;
 pub mod cycle;
 mod default_selector;
 mod diagnosis;
+mod disruption;
 mod node;
+mod nomination;
 mod plugins;
 mod pod;
+mod preemption;
 mod queue;
 mod resources;
 mod scheduler;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint};
+use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodCondition, PodSpec, Toleration, TopologySpreadConstraint};
 use knarr_api::selector::{LabelSelector, Operator, Requirement};
 use knarr_client::ObjectKey;
 
@@ -211,6 +211,23 @@ impl PodInfo {
 
     pub fn nominated_node(&self) -> Option<&str> {
         self.pod.status.as_ref()?.nominated_node_name.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// Whether it is being deleted to make room for another.
+    pub fn is_leaving_preempted(&self) -> bool {
+        let conditions = self.pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let preempted = |condition: &PodCondition| {
+            condition.type_ == "DisruptionTarget"
+                && condition.status == "True"
+                && condition.reason.as_deref() == Some("PreemptionByScheduler")
+        };
+        self.terminating && conditions.into_iter().flatten().any(preempted)
+    }
+
+    /// When it started; a pod that has not is as young as can be.
+    pub fn started_at(&self) -> jiff::Timestamp {
+        let status = self.pod.status.as_ref();
+        status.and_then(|status| status.start_time.as_ref()).map_or(jiff::Timestamp::MAX, |time| time.0)
     }
 
     /// Whether it has ended, and so takes up nothing.

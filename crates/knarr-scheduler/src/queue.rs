@@ -1,7 +1,7 @@
 //! The pods that wait for a node.
 //!
 //! Active pods are next, the highest priority first, then the longest waiting. A pod that fitted nowhere is *unschedulable* until a
-//! change that may help it, and then *backs off* if its last try was too recent. A pod with scheduling gates does not take part.
+//! change that may help it, and then *backs off* if its last try was too recent and others have something to do. A pod with scheduling gates does not take part.
 
 use std::{
     cmp::{Ordering, Reverse},
@@ -38,6 +38,7 @@ enum State {
     Gated,
     Active,
     BackingOff,
+    Failing,
     Unschedulable { refused_by: Vec<Plugin> },
 }
 
@@ -66,6 +67,8 @@ pub struct Queue {
     pods: HashMap<Arc<str>, Waiting>,
     active: BinaryHeap<Turn>,
     backing_off: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
+    /// Like it, for those whose placing failed: these wait in any case, as the API may be in trouble.
+    failing: BinaryHeap<Reverse<(Instant, Arc<str>)>>,
     /// When unschedulable pods were last tried, in that order.
     refused: VecDeque<(Instant, Arc<str>)>,
     tickets: u64,
@@ -104,10 +107,25 @@ impl Queue {
 
     /// The next pod to place; it is out of the queue until it is handed back.
     pub fn pop(&mut self) -> Option<Waiting> {
+        let mut waiting = self.pop_active().or_else(|| self.pop_backing_off())?;
+        waiting.attempts += 1;
+        waiting.last_try = Some(Instant::now());
+        Some(waiting)
+    }
+
+    fn pop_active(&mut self) -> Option<Waiting> {
         while let Some(turn) = self.active.pop() {
-            if let Some(mut waiting) = self.take_if(&turn.uid, |state| *state == State::Active) {
-                waiting.attempts += 1;
-                waiting.last_try = Some(Instant::now());
+            if let Some(waiting) = self.take_if(&turn.uid, |state| *state == State::Active) {
+                return Some(waiting);
+            }
+        }
+        None
+    }
+
+    /// With nothing else to do, there is no point in making a pod wait that a change may have helped.
+    fn pop_backing_off(&mut self) -> Option<Waiting> {
+        while let Some(Reverse((_, uid))) = self.backing_off.pop() {
+            if let Some(waiting) = self.take_if(&uid, |state| *state == State::BackingOff) {
                 return Some(waiting);
             }
         }
@@ -132,8 +150,8 @@ impl Queue {
     pub fn failed(&mut self, waiting: Waiting) {
         let uid = waiting.pod.uid.clone();
         let ends = waiting.backoff_ends().unwrap_or_else(Instant::now);
-        self.backing_off.push(Reverse((ends, uid.clone())));
-        self.pods.entry(uid).or_insert(Waiting { state: State::BackingOff, ..waiting });
+        self.failing.push(Reverse((ends, uid.clone())));
+        self.pods.entry(uid).or_insert(Waiting { state: State::Failing, ..waiting });
     }
 
     /// Moves on those pods that the change may help.
@@ -153,11 +171,11 @@ impl Queue {
     /// Moves on those whose time has come.
     pub fn tick(&mut self) {
         let now = Instant::now();
-        while let Some(Reverse((ends, _))) = self.backing_off.peek()
+        while let Some(Reverse((ends, _))) = self.failing.peek()
             && *ends <= now
         {
-            let Some(Reverse((_, uid))) = self.backing_off.pop() else { break };
-            if self.pods.get(&uid).is_some_and(|waiting| waiting.state == State::BackingOff) {
+            let Some(Reverse((_, uid))) = self.failing.pop() else { break };
+            if self.pods.get(&uid).is_some_and(|waiting| waiting.state == State::Failing) {
                 self.activate(&uid);
             }
         }
@@ -176,13 +194,13 @@ impl Queue {
 
     /// When [`Queue::tick`] next has something to do.
     pub fn next_tick(&self) -> Option<Instant> {
-        let backoff = self.backing_off.peek().map(|Reverse((ends, _))| *ends);
+        let backoff = self.failing.peek().map(|Reverse((ends, _))| *ends);
         let longest = self.refused.front().map(|(tried, _)| *tried + LONGEST_UNSCHEDULABLE);
         backoff.into_iter().chain(longest).min()
     }
 
     pub fn has_active(&self) -> bool {
-        !self.active.is_empty()
+        !self.active.is_empty() || !self.backing_off.is_empty()
     }
 
     /// To the active pods, unless it is gated or its last try was too recent.

@@ -105,7 +105,8 @@ fn ties_spread_over_nodes() {
     let mut cluster = cluster(&nodes.iter().map(|name| (name.as_str(), json!({}))).collect::<Vec<_>>());
     let mut cycles = Cycles::new(0);
     let pod = pod("p", json!({"containers": []}));
-    let placed: std::collections::BTreeSet<_> = (0..200).filter_map(|_| cycles.place(&pod, &mut cluster).ok()).collect();
+    let placed: std::collections::BTreeSet<_> =
+        (0..200).filter_map(|_| cycles.place(&pod, &mut cluster).ok()).collect();
     assert_eq!(placed.len(), 8);
 }
 

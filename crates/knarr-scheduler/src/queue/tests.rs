@@ -36,7 +36,18 @@ async fn a_refused_pod_waits_for_a_change_that_may_help_and_then_backs_off() {
     queue.changed(&Change::Node(&cordoned));
     assert_eq!(queue.next_tick(), Some(Instant::now() + LONGEST_UNSCHEDULABLE));
     queue.changed(&Change::Node(&NodeInfo::named("n", 0)));
-    assert_eq!(next(&mut queue), None, "it was tried just now");
+    queue.add(pod("b", -1));
+    assert_eq!(next(&mut queue).as_deref(), Some("b"), "the other was tried just now");
+    assert_eq!(next(&mut queue).as_deref(), Some("a"), "there is nothing else to do");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_placing_failed_waits_in_any_case() {
+    let mut queue = Queue::default();
+    queue.add(pod("a", 0));
+    let waiting = queue.pop().unwrap();
+    queue.failed(waiting);
+    assert_eq!(next(&mut queue), None);
     tokio::time::advance(FIRST_BACKOFF).await;
     queue.tick();
     assert_eq!(next(&mut queue).as_deref(), Some("a"));

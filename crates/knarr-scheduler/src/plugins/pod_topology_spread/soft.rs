@@ -44,7 +44,8 @@ pub fn score(pod: &PodInfo, nodes: &[&NodeInfo], soft: &Soft, cluster: &Cluster)
         return None;
     }
     let scored: Vec<bool> = nodes.iter().map(|node| soft.scores(node, cluster)).collect();
-    let candidates: Vec<&NodeInfo> = nodes.iter().zip(&scored).filter(|(_, scored)| **scored).map(|(n, _)| *n).collect();
+    let candidates: Vec<&NodeInfo> =
+        nodes.iter().zip(&scored).filter(|(_, scored)| **scored).map(|(n, _)| *n).collect();
     let mut totals = vec![0.0; nodes.len()];
     for asked in &soft.constraints {
         let spread = Spread::of(asked, pod, &candidates, soft, cluster);

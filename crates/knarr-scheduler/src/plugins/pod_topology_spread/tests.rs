@@ -59,7 +59,7 @@ fn pods_without_constraints_are_spread_by_what_selects_them() {
 fn counts_follow_pods_and_labels_as_they_change() {
     let mut cluster = zones();
     let new = pod("new", "web", &json!({"topologySpreadConstraints": [constraint(ZONE, 1, "DoNotSchedule")]}));
-    let mut fits = |cluster: &mut Cluster, name: &str| {
+    let fits = |cluster: &mut Cluster, name: &str| {
         let hard = Hard::of(&new, cluster);
         cluster.named(name).is_some_and(|index| filter(&new, cluster.node(index), &hard, cluster).is_ok())
     };
