@@ -103,6 +103,12 @@ enum Failure {
     },
 }
 
+/// Why there is no node for a pod, and where room can be made.
+struct NoNode {
+    diagnosis: Diagnosis,
+    room: Option<Candidate>,
+}
+
 impl Scheduler {
     async fn work(
         mut self,
@@ -217,26 +223,26 @@ impl Scheduler {
                 self.assume(&waiting.pod, &node);
                 self.requests.bind(waiting, node, self.recorder.clone());
             }
-            Err((diagnosis, room)) => self.refuse(waiting, &diagnosis, room),
+            Err(no_node) => self.refuse(waiting, *no_node),
         }
     }
 
     /// A node; or why there is none, and where room can be made.
-    fn find(&mut self, pod: &Arc<PodInfo>) -> Result<NodeIndex, (Diagnosis, Option<Candidate>)> {
+    fn find(&mut self, pod: &Arc<PodInfo>) -> Result<NodeIndex, Box<NoNode>> {
         let nominated = self.nominations.node_of(&pod.uid).and_then(|name| self.cluster.named(name));
         if let Some(node) = nominated.filter(|node| Cycles::fits(pod, *node, &mut self.cluster)) {
             return Ok(node);
         }
         self.cycles.place(pod, &mut self.cluster).map_err(|mut diagnosis| {
             if diagnosis.nodes == 0 {
-                return (diagnosis, None);
+                return Box::new(NoNode { diagnosis, room: None });
             }
             if self.nominations.awaits_victims(&pod.uid, &self.cluster) {
                 diagnosis.preemption_refused(preemption::AWAITS_VICTIMS);
-                return (diagnosis, None);
+                return Box::new(NoNode { diagnosis, room: None });
             }
             let room = preemption::preempt(pod, &mut self.cluster, &self.budgets, &mut diagnosis);
-            (diagnosis, room)
+            Box::new(NoNode { diagnosis, room })
         })
     }
 
@@ -246,7 +252,7 @@ impl Scheduler {
         self.cluster.set_pod(pod.clone(), node);
     }
 
-    fn refuse(&mut self, waiting: Waiting, diagnosis: &Diagnosis, room: Option<Candidate>) {
+    fn refuse(&mut self, waiting: Waiting, NoNode { diagnosis, room }: NoNode) {
         let nominate = match room {
             Some(room) => self.make_room(&waiting.pod, room),
             None if diagnosis.awaits_victims() => Nominate::Keep,
