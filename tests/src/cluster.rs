@@ -153,8 +153,10 @@ fn succeed(what: &str, output: &Output) -> Result<()> {
 
 /// The knarr executable that was built with these tests.
 pub fn binary() -> Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let profile = test.parent().and_then(Path::parent).context("a test runs from target/PROFILE/deps")?;
+    let own = std::env::current_exe()?;
+    let directory = own.parent().context("an executable is in a directory")?;
+    // A test runs from target/PROFILE/deps, the bench from target/PROFILE.
+    let profile = if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory };
     let binary = profile.join("knarr");
     if !binary.exists() {
         bail!("{} is not built: run `cargo build -p knarr -p knarr-image` first", binary.display());
