@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use knarr_cri::{ImageService, RemoteRuntime};
@@ -13,6 +14,9 @@ use crate::layout::Layout;
 
 /// The containerd namespace that its CRI plug-in uses.
 const NAMESPACE: &str = "k8s.io";
+const IMPORT_ATTEMPTS: usize = 10;
+/// How long the CRI side of containerd may take to learn of an image.
+const EVENT_LIMIT: Duration = Duration::from_millis(500);
 
 pub async fn run(images: Images) -> Result<()> {
     let layout = Layout::new(&std::path::absolute(&images.data_dir)?);
@@ -49,8 +53,38 @@ async fn load_all(socket: &Path, archives: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Puts one archive into the runtime and returns the names it brought.
+/// Puts one archive into the runtime and returns the names it brought, once the runtime shows them.
+///
+/// The CRI side of containerd learns of an image by an event, and one that comes while it is still starting is lost: then
+/// importing again makes another.
 async fn load(socket: &Path, archive: &Path) -> Result<Vec<String>> {
+    let runtime = RemoteRuntime::new(&socket.display().to_string())?;
+    for _ in 0..IMPORT_ATTEMPTS {
+        let names = import(socket, archive).await?;
+        if shown(&runtime, &names).await? {
+            return Ok(names);
+        }
+    }
+    bail!("{}: imported, but the runtime does not show it", archive.display())
+}
+
+/// Whether the runtime shows every one of these images, now or in a moment.
+async fn shown(runtime: &RemoteRuntime, names: &[String]) -> Result<bool> {
+    let started = Instant::now();
+    while started.elapsed() < EVENT_LIMIT {
+        let mut all = true;
+        for name in names {
+            all &= runtime.image_status(name).await?.is_some();
+        }
+        if all {
+            return Ok(true);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(false)
+}
+
+async fn import(socket: &Path, archive: &Path) -> Result<Vec<String>> {
     let ctr = find_program("ctr").context("ctr is not installed: it comes with the package containerd")?;
     let output = Command::new(ctr)
         .arg("--address")
