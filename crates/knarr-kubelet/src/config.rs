@@ -52,6 +52,8 @@ pub struct KubeletConfig {
     /// Images are collected when their filesystem is fuller than `image_gc_high` percent, until `image_gc_low`.
     pub image_gc_high: u8,
     pub image_gc_low: u8,
+    /// Images that are never collected: that of the sandboxes, where the runtime does not pin it itself.
+    pub pinned_images: Vec<String>,
     /// Dead containers kept for a container of a running pod, so that `kubectl logs --previous` works.
     pub dead_containers_kept: usize,
 }
@@ -80,6 +82,7 @@ impl KubeletConfig {
             log_max_files: 5,
             image_gc_high: 85,
             image_gc_low: 80,
+            pinned_images: Vec::new(),
             dead_containers_kept: 1,
         }
     }

@@ -100,7 +100,10 @@ pub async fn collect_images(node: &NodeContext) {
     let is_used = |image: &v1::Image| {
         used.contains(image.id.as_str()) || image.repo_digests.iter().any(|digest| used.contains(digest.as_str()))
     };
-    for image in images.iter().filter(|image| !image.pinned && !is_used(image)) {
+    // Sandboxes are not containers, so nothing here shows that their image is used.
+    let is_pinned =
+        |image: &v1::Image| image.pinned || image.repo_tags.iter().any(|t| config.pinned_images.contains(t));
+    for image in images.iter().filter(|image| !is_pinned(image) && !is_used(image)) {
         if percent_used() < i64::from(config.image_gc_low) {
             return;
         }

@@ -94,6 +94,11 @@ fn kubelet_config(settings: &Settings, layout: &Layout) -> KubeletConfig {
         cluster_dns: vec![IpAddr::V4(settings.service_address(10))],
         cluster_domain: settings.cluster_domain.clone(),
         port: settings.kubelet_port,
+        pinned_images: vec![knarr_image::PAUSE_IMAGE.to_string()],
+        // Images come from archives here as often as from a registry, and those could not be pulled again: only a full disk
+        // is worth losing them.
+        image_gc_high: 100,
+        image_gc_low: 95,
         ..KubeletConfig::new(settings.node_name.clone(), layout.kubelet())
     }
 }
