@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use knarr_tests::{Cluster, Kubectl, Options, eventually, free_port, is_root, kubectl_path};
 use libtest_mimic::{Arguments, Failed, Trial};
 
-const LONG: Duration = Duration::from_secs(90);
+const LONG: Duration = Duration::from_secs(40);
 
 type Test = fn(&Cluster, &Kubectl) -> Result<()>;
 
@@ -128,7 +128,7 @@ fn fresh_cluster(cluster: &Cluster, kubectl: &Kubectl) -> Result<()> {
 fn web(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/web.yaml");
     kubectl.run(&["apply", "-f", manifest])?;
-    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=90s"])?;
+    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=40s"])?;
     let pods = kubectl.run(&["get", "pods", "-lapp=web", "-oname"])?;
     let pods: BTreeSet<String> = pods.lines().map(|line| line.trim_start_matches("pod/").to_string()).collect();
     ensure!(pods.len() == 3, "{pods:?}");
@@ -137,8 +137,8 @@ fn web(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     all_answer("the node port", &pods, || http_get(&node, 30080))?;
 
     run_pod(kubectl, "client", "sleep 3600", "", "")?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/client", "--timeout=60s"])?;
-    let inside = |url: &str| kubectl.run(&["exec", "client", "--", "wget", "-qO-", "-T", "5", url]);
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/client", "--timeout=40s"])?;
+    let inside = |url: &str| kubectl.run(&["exec", "client", "--", "wget", "-qO-", url]);
     all_answer("the service's name", &pods, || inside("http://web"))?;
     let address = field(kubectl, &["service", "web"], "{.spec.clusterIP}")?;
     all_answer("the service's address", &pods, || inside(&format!("http://{address}")))?;
@@ -179,7 +179,7 @@ fn configuration(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     let volumes = r#""volumes": [{"name": "info", "downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}},
         {"name": "scratch", "emptyDir": {"medium": "Memory"}}],"#;
     let inside = r#""env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}, {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
-        {"name": "BOTH", "value": "$(POD_IP)-$(CPU)"}], "resources": {"limits": {"cpu": "2", "memory": "16Mi"}},
+        {"name": "BOTH", "value": "$(POD_IP)-$(CPU)"}], "resources": {"limits": {"cpu": "1", "memory": "16Mi"}},
         "volumeMounts": [{"name": "info", "mountPath": "/info"}, {"name": "scratch", "mountPath": "/scratch"}],"#;
     run_pod(
         kubectl,
@@ -188,18 +188,18 @@ fn configuration(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
         volumes,
         inside,
     )?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/facts", "--timeout=60s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/facts", "--timeout=40s"])?;
     let address = field(kubectl, &["pod", "facts"], "{.status.podIP}")?;
     eventually("the pod's facts", LONG, || {
         let said = kubectl.run(&["logs", "facts"])?;
-        ensure!(said == format!("{address}-2 facts\n1\n"), "{said:?}");
+        ensure!(said == format!("{address}-1 facts\n1\n"), "{said:?}");
         Ok(())
     })
 }
 
 fn streams(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     run_pod(kubectl, "talker", "echo one; echo two >&2; echo three; exec sleep 3600", "", "")?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=60s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=40s"])?;
     eventually("logs", LONG, || {
         let logs = kubectl.run(&["logs", "talker"])?;
         ensure!(logs == "one\ntwo\nthree\n", "{logs:?}");
@@ -243,11 +243,11 @@ fn port_forward(kubectl: &Kubectl) -> Result<()> {
 
 fn rollout(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     kubectl.run(&["set", "image", "deployment/web", "web=knarr.local/web:2"])?;
-    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=90s"])?;
+    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=40s"])?;
     let history = kubectl.run(&["rollout", "history", "deployment/web"])?;
     ensure!(history.contains("\n1 ") && history.contains("\n2 "), "{history}");
     kubectl.run(&["rollout", "undo", "deployment/web"])?;
-    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=90s"])?;
+    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=40s"])?;
     is(kubectl, &["deployment", "web"], "{.spec.template.spec.containers[0].image}", "knarr.local/web:1")?;
     kubectl.run(&["scale", "deployment/web", "--replicas=2"])?;
     becomes(kubectl, &["deployment", "web"], "{.status.readyReplicas}", "2")?;
@@ -258,7 +258,7 @@ fn rollout(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
 
 fn replacement(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     run_pod(kubectl, "mortal", "trap 'exit 3' TERM; while :; do sleep 1; done", "", "")?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/mortal", "--timeout=60s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/mortal", "--timeout=40s"])?;
     kubectl.run(&["exec", "mortal", "--", "kill", "-TERM", "1"])?;
     becomes(kubectl, &["pod", "mortal"], "{.status.containerStatuses[0].restartCount}", "1")?;
     becomes(kubectl, &["pod", "mortal"], "{.status.phase}", "Running")?;
@@ -294,7 +294,7 @@ fn job(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
         r#"{"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "sums"}, "spec": {"completions": 3, "parallelism": 2, "template": {"spec": {"restartPolicy": "Never",
         "containers": [{"name": "sum", "image": "busybox", "imagePullPolicy": "Never", "command": ["sh", "-c", "echo $((6*7))"]}]}}}}"#,
     )?;
-    kubectl.run(&["wait", "--for=condition=Complete", "job/sums", "--timeout=90s"])?;
+    kubectl.run(&["wait", "--for=condition=Complete", "job/sums", "--timeout=40s"])?;
     is(kubectl, &["job", "sums"], "{.status.succeeded}", "3")?;
     ensure!(kubectl.run(&["logs", "job/sums"])?.contains("42"));
     let table = kubectl.run(&["get", "pods", "-ljob-name=sums", "--no-headers"])?;
@@ -313,7 +313,7 @@ fn init_and_hooks(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
         more,
         inside,
     )?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/staged", "--timeout=60s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/staged", "--timeout=40s"])?;
     eventually("both stages", LONG, || {
         let logs = kubectl.run(&["logs", "staged"])?;
         ensure!(logs == "prepared\nhooked\n", "{logs:?}");
@@ -354,13 +354,13 @@ fn unschedulable(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
         "{message}"
     );
     kubectl.run(&["label", "nodes", "--all", "shape=round"])?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/picky", "--timeout=60s"]).map(drop)
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/picky", "--timeout=40s"]).map(drop)
 }
 
 fn namespace(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     kubectl.run(&["create", "namespace", "brief"])?;
     kubectl.run(&["-n", "brief", "create", "deployment", "app", "--image=busybox", "--", "sleep", "3600"])?;
-    kubectl.run(&["delete", "namespace", "brief", "--timeout=90s"])?;
+    kubectl.run(&["delete", "namespace", "brief", "--timeout=40s"])?;
     let gone = kubectl.refused(&["get", "namespace", "brief"], None)?;
     ensure!(gone.contains("NotFound"), "{gone}");
     Ok(())
@@ -368,14 +368,14 @@ fn namespace(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
 
 fn crash(cluster: &Cluster, kubectl: &Kubectl) -> Result<()> {
     run_pod(kubectl, "survivor", "echo started; sleep 3600", "", "")?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/survivor", "--timeout=60s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/survivor", "--timeout=40s"])?;
     let started = "{.status.containerStatuses[0].state.running.startedAt}{.status.containerStatuses[0].containerID}";
     let before = field(kubectl, &["pod", "survivor"], started)?;
     kubectl.run(&["create", "configmap", "kept", "--from-literal=a=b"])?;
     cluster.kill()?;
     cluster.start()?;
     is(kubectl, &["configmap", "kept"], "{.data.a}", "b")?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/survivor", "--timeout=60s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/survivor", "--timeout=40s"])?;
     is(kubectl, &["pod", "survivor"], started, &before)?;
     is(kubectl, &["pod", "survivor"], "{.status.containerStatuses[0].restartCount}", "0")?;
     let answer = kubectl.run(&["exec", "survivor", "--", "echo", "still here"])?;
