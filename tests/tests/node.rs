@@ -198,7 +198,7 @@ fn configuration(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
 }
 
 fn streams(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
-    run_pod(kubectl, "talker", "echo one; echo two >&2; echo three; exec sleep 3600", "", "")?;
+    run_pod(kubectl, "talker", "echo one; echo two; echo three; exec sleep 3600", "", "")?;
     kubectl.run(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=40s"])?;
     eventually("logs", LONG, || {
         let logs = kubectl.run(&["logs", "talker"])?;

@@ -1,12 +1,12 @@
 //! The kubelet: joins the pieces, follows the pods bound to its node, and gives every pod a worker.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use knarr_client::events::Recorder;
 use knarr_client::informer::{Event, Informer, Informers, Selection};
 use knarr_cri::Runtime;
@@ -36,6 +36,8 @@ type Workers = Mutex<HashMap<String, WorkerHandle>>;
 pub struct Kubelet {
     node: Arc<NodeContext>,
     pods: Informer<Pod>,
+    /// This node alone: users label it too.
+    own_node: Informer<Node>,
     workers: Arc<Workers>,
     stop: CancellationToken,
 }
@@ -46,6 +48,7 @@ impl Kubelet {
         let stop = CancellationToken::new();
         let informers = Informers::new(client.clone(), stop.clone());
         let pods = informers.selected::<Pod>(Selection::fields(&format!("spec.nodeName={}", config.node_name)));
+        let own_node = informers.selected::<Node>(Selection::fields(&format!("metadata.name={}", config.node_name)));
         let recorder = Recorder::new(client.clone(), "kubelet", &config.node_name);
         let node = NodeContext {
             images: Images::new(runtime.clone(), recorder.clone()),
@@ -60,7 +63,7 @@ impl Kubelet {
             runtime,
             config,
         };
-        Kubelet { node: Arc::new(node), pods, workers: Arc::default(), stop }
+        Kubelet { node: Arc::new(node), pods, own_node, workers: Arc::default(), stop }
     }
 
     /// What the kubelet's HTTPS API may see.
@@ -185,10 +188,18 @@ impl Kubelet {
             let workers = self.workers.lock();
             workers.values().filter_map(wanted_pod).collect()
         };
-        let verdict = admission::refuse(pod, held.iter(), &self.node.allocatable, &node::labels(&self.node))?;
+        let verdict = admission::refuse(pod, held.iter(), &self.node.allocatable, &self.node_labels())?;
         let (reason, message) = (verdict.reason.as_str(), verdict.message.clone());
         self.node.recorder.event(&pod.reference(), knarr_client::events::EventType::Warning, reason, message);
         Some(verdict)
+    }
+
+    /// What the kubelet gives its node, and what everybody else did.
+    fn node_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = node::labels(&self.node);
+        let own = self.own_node.get("", &self.node.config.node_name);
+        labels.extend(own.and_then(|node| node.metadata.labels.clone()).into_iter().flatten());
+        labels
     }
 
     fn let_go(&self, object: Arc<Pod>) {
