@@ -29,6 +29,8 @@ impl RunningKubelet {
         config.cgroup_root = "/knarr-kubelet-test".to_owned();
         config.cluster_dns = vec!["10.96.0.10".parse().expect("an address")];
         config.relist_period = Duration::from_millis(200);
+        // However full the disk of the machine that runs the tests is, their images cannot be pulled again.
+        config.image_gc_high = 100;
         let runtime = RemoteRuntime::new(&containerd.endpoint()).expect("an endpoint");
         let shutdown = CancellationToken::new();
         let kubelet = Kubelet::new(config, api.client(), Arc::new(runtime));
