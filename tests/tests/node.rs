@@ -233,7 +233,9 @@ fn port_forward(kubectl: &Kubectl) -> Result<()> {
     let mut child =
         kubectl.command(&["port-forward", "deployment/web", &format!("{port}:8080")]).stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
-    BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
+    // Kept to the end: kubectl writes a line for each connection, and a closed pipe would kill it.
+    let mut output = BufReader::new(child.stdout.take().context("piped")?);
+    output.read_line(&mut line)?;
     let answers: Result<Vec<String>> = (0..3).map(|_| http_get("127.0.0.1", port)).collect();
     child.kill()?;
     child.wait()?;
