@@ -16,11 +16,15 @@ enum Want<'t> {
 }
 
 fn parse(line: &str) -> Option<(&str, Want<'_>)> {
-    let kinds: [(&str, fn(&str) -> Want<'_>); 3] =
-        [(" ==> ", Want::Value), (" ==! ", Want::Failure), (" ==? ", Want::Refusal)];
-    kinds.iter().find_map(|(mark, kind)| {
+    [" ==> ", " ==! ", " ==? "].into_iter().find_map(|mark| {
         let (expression, wanted) = line.split_once(mark)?;
-        Some((expression.trim(), kind(wanted.trim())))
+        let wanted = wanted.trim();
+        let want = match mark {
+            " ==> " => Want::Value(wanted),
+            " ==! " => Want::Failure(wanted),
+            _ => Want::Refusal(wanted),
+        };
+        Some((expression.trim(), want))
     })
 }
 

@@ -15,8 +15,9 @@ pub fn parse(text: &'static str, call: Implementation) -> (&'static str, Overloa
     let (name, arguments) = head.split_once('(').expect("a signature has parentheses");
     let arguments = arguments.strip_suffix(')').expect("a signature closes its parentheses");
     let parameters: Vec<Type> = receiver.into_iter().chain(split(arguments)).map(parse_type).collect();
-    let generic = parameters.iter().any(has_parameter);
-    (name, Overload { method: receiver.is_some(), parameters, result: parse_type(result), generic, call })
+    let result = parse_type(result);
+    let generic = parameters.iter().chain([&result]).any(has_parameter);
+    (name, Overload { method: receiver.is_some(), parameters, result, generic, call })
 }
 
 /// Splits at the commas that stand in no parentheses.
