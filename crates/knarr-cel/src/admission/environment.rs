@@ -41,12 +41,12 @@ pub fn environment(available: Available) -> Environment {
     environment
 }
 
+/// Variables by name, each with its program or why it has none.
+pub type ComposedVariables = Vec<(String, Result<Program, String>)>;
+
 /// Adds `variables` to an environment, one after the other: each may speak of those before it. Variables that do not compile
 /// keep their error, and are of any type to others.
-pub fn declare_variables(
-    environment: Environment,
-    variables: &[(String, String)],
-) -> (Environment, Vec<(String, Result<Program, String>)>) {
+pub fn declare_variables(environment: Environment, variables: &[(String, String)]) -> (Environment, ComposedVariables) {
     let mut types: BTreeMap<String, Type> = BTreeMap::new();
     let mut out = Vec::new();
     let mut environment = with_variables(environment, &types);

@@ -8,5 +8,6 @@ mod environment;
 
 pub use conditions::{ConditionError, MatchConditions, Matched, compile, describe};
 pub use environment::{
-    Available, Composed, Input, admission_request_type, declare_variables, environment, namespace_type,
+    Available, Composed, ComposedVariables, Input, admission_request_type, declare_variables, environment,
+    namespace_type,
 };

@@ -61,8 +61,8 @@ impl Estimator<'_> {
                 let cost = traversal(argument(self, 0)).times_factor(FORMAT_PATTERN * REGEX_LENGTH);
                 CallEstimate::of(cost)
             }
-            "sets.contains" | "sets.intersects" => CallEstimate::of(ONE.add(pairs(size, argument(self, 1), 1.0))),
-            "sets.equivalent" => CallEstimate::of(ONE.add(pairs(size, argument(self, 1), 2.0))),
+            "sets.contains" | "sets.intersects" => CallEstimate::of(ONE.plus(pairs(size, argument(self, 1), 1.0))),
+            "sets.equivalent" => CallEstimate::of(ONE.plus(pairs(size, argument(self, 1), 2.0))),
             "slice" => {
                 let start = int_literal(arguments.first()).unwrap_or(0) as u64;
                 let end = int_literal(arguments.get(1)).map_or(size.max, |end| end as u64);
@@ -112,11 +112,11 @@ impl Estimator<'_> {
                 CallEstimate::of(self.size_or_unknown(right).times_factor(1.0))
             }
             "_+_" if texts => {
-                let size = self.size_or_unknown(left).add(self.size_or_unknown(right));
+                let size = self.size_or_unknown(left).plus(self.size_or_unknown(right));
                 CallEstimate::sized(size.times_factor(STRING_TRAVERSAL), size)
             }
             "_+_" if matches!(overload.parameters[0], Type::List(_)) => {
-                CallEstimate::sized(ONE, self.size_or_unknown(left).add(self.size_or_unknown(right)))
+                CallEstimate::sized(ONE, self.size_or_unknown(left).plus(self.size_or_unknown(right)))
             }
             "_==_" if constant_comparison(self.type_of(left), self.type_of(right)) => CallEstimate::of(ONE),
             "_==_" | "_!=_" => self.comparison(left, right),
@@ -141,7 +141,7 @@ impl Estimator<'_> {
         let texts = matches!(**element, Type::String | Type::Bytes);
         let mut cost = ONE;
         if texts {
-            cost = cost.add(self.element_size(target).times_factor(STRING_TRAVERSAL));
+            cost = cost.plus(self.element_size(target).times_factor(STRING_TRAVERSAL));
         }
         CallEstimate::of(size.times_cost(cost))
     }
@@ -164,7 +164,7 @@ impl Estimator<'_> {
         };
         if let Some(separator) = separator {
             let gaps = SizeEstimate { min: items.min.saturating_sub(1), max: items.max.saturating_sub(1) };
-            size = size.add(self.size_or_unknown(separator).times(gaps));
+            size = size.plus(self.size_or_unknown(separator).times(gaps));
         }
         CallEstimate::sized(size.times_factor(STRING_TRAVERSAL), size)
     }
@@ -178,24 +178,24 @@ fn int_literal(expr: Option<&Expr>) -> Option<i64> {
 }
 
 fn pattern(text: SizeEstimate, regex: SizeEstimate) -> CostEstimate {
-    let text = text.add(SizeEstimate::exactly(1)).times_factor(STRING_TRAVERSAL);
+    let text = text.plus(SizeEstimate::exactly(1)).times_factor(STRING_TRAVERSAL);
     text.times(regex.times_factor(REGEX_LENGTH))
 }
 
 fn selector(length: SizeEstimate) -> CostEstimate {
     let requirements = length.times_factor(0.5).times_factor((LIST_CREATION + STRUCT_CREATION) as f64);
-    CostEstimate::exactly(LIST_CREATION).add(length.times_factor(STRING_TRAVERSAL)).add(requirements)
+    CostEstimate::exactly(LIST_CREATION).plus(length.times_factor(STRING_TRAVERSAL)).plus(requirements)
 }
 
 /// Addresses have 4 or 16 bytes.
 fn network(function: &str, parsed: Option<SizeEstimate>) -> CostEstimate {
     let address = SizeEstimate { min: 4, max: 16 };
-    let mut cost = address.add(address).times_factor(STRING_TRAVERSAL);
+    let mut cost = address.plus(address).times_factor(STRING_TRAVERSAL);
     if function == "containsCIDR" {
-        cost = cost.add(address.times_factor(STRING_TRAVERSAL)).add(ONE);
+        cost = cost.plus(address.times_factor(STRING_TRAVERSAL)).plus(ONE);
     }
     match parsed {
-        Some(text) => cost.add(text.times_factor(STRING_TRAVERSAL)),
+        Some(text) => cost.plus(text.times_factor(STRING_TRAVERSAL)),
         None => cost,
     }
 }
@@ -205,7 +205,7 @@ fn pairs(a: SizeEstimate, b: SizeEstimate, factor: f64) -> CostEstimate {
 }
 
 fn allocating(factor: f64, size: SizeEstimate) -> CallEstimate {
-    let cost = size.times_factor(factor).add(ONE).add(CostEstimate::exactly(LIST_CREATION));
+    let cost = size.times_factor(factor).plus(ONE).plus(CostEstimate::exactly(LIST_CREATION));
     CallEstimate::sized(cost, size)
 }
 
@@ -247,5 +247,5 @@ fn replaced(text: SizeEstimate, old: SizeEstimate, new: SizeEstimate) -> SizeEst
     } else {
         count.min = scale(text.min, 1.0 / old.max as f64);
     }
-    count.times(new).add(kept)
+    count.times(new).plus(kept)
 }

@@ -92,7 +92,7 @@ impl Estimator<'_> {
                 let looked_up =
                     matches!(self.type_of(&select.operand), Type::Map(_) | Type::Struct(_) | Type::Variable(_));
                 self.paths.insert(expr.id, path);
-                if looked_up { operand.add(ONE) } else { operand }
+                if looked_up { operand.plus(ONE) } else { operand }
             }
             Kind::Call(call) => self.call(expr, call),
             Kind::List(elements) => {
@@ -100,18 +100,18 @@ impl Estimator<'_> {
                 let cost = self.sum(&values);
                 let value = self.union_of_sizes(&values);
                 self.entries.insert(expr.id, EntrySize { list: true, key: SizeEstimate::exactly(1), value });
-                cost.add(CostEstimate::exactly(LIST_CREATION))
+                cost.plus(CostEstimate::exactly(LIST_CREATION))
             }
             Kind::Map(entries) => {
                 let (keys, values): (Vec<&Expr>, Vec<&Expr>) = entries.iter().map(|e| (&e.key, &e.value)).unzip();
-                let cost = self.sum(&keys).add(self.sum(&values));
+                let cost = self.sum(&keys).plus(self.sum(&values));
                 let (key, value) = (self.union_of_sizes(&keys), self.union_of_sizes(&values));
                 self.entries.insert(expr.id, EntrySize { list: false, key, value });
-                cost.add(CostEstimate::exactly(MAP_CREATION))
+                cost.plus(CostEstimate::exactly(MAP_CREATION))
             }
             Kind::Struct(message) => {
                 let values: Vec<&Expr> = message.fields.iter().map(|f| &f.value).collect();
-                self.sum(&values).add(CostEstimate::exactly(STRUCT_CREATION))
+                self.sum(&values).plus(CostEstimate::exactly(STRUCT_CREATION))
             }
             Kind::Fold(fold) if fold.is_binding() => self.binding(expr, fold),
             Kind::Fold(fold) => self.fold(expr, fold),
@@ -119,7 +119,7 @@ impl Estimator<'_> {
     }
 
     fn sum(&mut self, exprs: &[&Expr]) -> CostEstimate {
-        exprs.iter().fold(CostEstimate::default(), |sum, expr| sum.add(self.cost(expr)))
+        exprs.iter().fold(CostEstimate::default(), |sum, expr| sum.plus(self.cost(expr)))
     }
 
     fn union_of_sizes(&mut self, exprs: &[&Expr]) -> SizeEstimate {
@@ -128,22 +128,22 @@ impl Estimator<'_> {
     }
 
     fn binding(&mut self, expr: &Expr, fold: &Fold) -> CostEstimate {
-        let cost = self.cost(&fold.range).add(self.cost(&fold.start));
+        let cost = self.cost(&fold.range).plus(self.cost(&fold.start));
         self.push_value(&fold.accumulator, &fold.start);
-        let cost = cost.add(self.cost(&fold.result));
+        let cost = cost.plus(self.cost(&fold.result));
         self.copy_sizes(expr, &fold.result);
         self.locals.pop();
         cost
     }
 
     fn fold(&mut self, expr: &Expr, fold: &Fold) -> CostEstimate {
-        let cost = self.cost(&fold.range).add(self.cost(&fold.start));
+        let cost = self.cost(&fold.range).plus(self.cost(&fold.start));
         let outer = self.locals.len();
         self.push_value(&fold.accumulator, &fold.start);
         self.push_loop_variables(fold);
-        let round = self.cost(&fold.condition).add(self.cost(&fold.step));
+        let round = self.cost(&fold.condition).plus(self.cost(&fold.step));
         self.locals.truncate(outer + 1);
-        let cost = cost.add(self.cost(&fold.result));
+        let cost = cost.plus(self.cost(&fold.result));
         self.locals.truncate(outer);
         let rounds = self.size_or_unknown(&fold.range);
         match &fold.start.kind {
@@ -160,7 +160,7 @@ impl Estimator<'_> {
             }
             _ => {}
         }
-        cost.add(rounds.times_cost(round))
+        cost.plus(rounds.times_cost(round))
     }
 
     fn push_value(&mut self, name: &str, value: &Expr) {
@@ -188,13 +188,13 @@ impl Estimator<'_> {
 
     fn call(&mut self, expr: &Expr, call: &Call) -> CostEstimate {
         if let (operator::OPTIONAL_SELECT, [operand, field]) = (call.function.as_str(), call.arguments.as_slice()) {
-            let cost = self.cost(operand).add(ONE);
+            let cost = self.cost(operand).plus(ONE);
             let path = self.path_with(operand, field.as_string().map_or("", |name| name));
             self.paths.insert(expr.id, path);
             return cost;
         }
         if let ("dyn", None, [argument]) = (call.function.as_str(), &call.target, call.arguments.as_slice()) {
-            let cost = ONE.add(self.cost(argument));
+            let cost = ONE.plus(self.cost(argument));
             self.copy_sizes(expr, argument);
             return cost;
         }
@@ -230,7 +230,7 @@ impl Estimator<'_> {
         if let Some(size) = result_size {
             self.sizes.insert(expr.id, size);
         }
-        total.add(cost.unwrap_or_default())
+        total.plus(cost.unwrap_or_default())
     }
 
     fn overload_cost(
@@ -242,21 +242,21 @@ impl Estimator<'_> {
         arguments: &[Expr],
         costs: &[CostEstimate],
     ) -> CallEstimate {
-        let sum = costs.iter().fold(CostEstimate::default(), |sum, cost| sum.add(*cost));
+        let sum = costs.iter().fold(CostEstimate::default(), |sum, cost| sum.plus(*cost));
         match (function, costs) {
             (operator::AND | operator::OR, [left, right]) => {
-                return CallEstimate::of(CostEstimate { min: left.min, max: left.add(*right).max });
+                return CallEstimate::of(CostEstimate { min: left.min, max: left.plus(*right).max });
             }
             (operator::CONDITIONAL, [condition, yes, no]) => {
                 let size = self.size_or_unknown(&arguments[1]).union(self.size_or_unknown(&arguments[2]));
                 self.union_entries(expr, &arguments[1], &arguments[2]);
-                return CallEstimate { cost: condition.add(yes.union(*no)), size: Some(size) };
+                return CallEstimate { cost: condition.plus(yes.union(*no)), size: Some(size) };
             }
             (operator::ADD, [_, _]) => self.union_entries(expr, &arguments[0], &arguments[1]),
             _ => {}
         }
         let own = self.function_cost(function, overload, target, arguments);
-        CallEstimate { cost: own.cost.add(sum), size: own.size }
+        CallEstimate { cost: own.cost.plus(sum), size: own.size }
     }
 
     fn union_entries(&mut self, expr: &Expr, a: &Expr, b: &Expr) {

@@ -57,7 +57,7 @@ impl SizeEstimate {
         SizeEstimate { min: size, max: size }
     }
 
-    pub fn add(self, other: Self) -> Self {
+    pub fn plus(self, other: Self) -> Self {
         SizeEstimate { min: self.min.saturating_add(other.min), max: self.max.saturating_add(other.max) }
     }
 
@@ -83,7 +83,7 @@ impl CostEstimate {
         CostEstimate { min: cost, max: cost }
     }
 
-    pub fn add(self, other: Self) -> Self {
+    pub fn plus(self, other: Self) -> Self {
         CostEstimate { min: self.min.saturating_add(other.min), max: self.max.saturating_add(other.max) }
     }
 

@@ -177,8 +177,8 @@ impl<'a> Value<'a> {
             Value::Message(message) => message.fields.is_empty(),
             Value::String(text) => text.is_empty(),
             Value::Bytes(bytes) => bytes.is_empty(),
-            Value::List(list) => list.len() == 0,
-            Value::Map(map) => map.len() == 0,
+            Value::List(list) => list.is_empty(),
+            Value::Map(map) => map.is_empty(),
             _ => false,
         }
     }
