@@ -52,6 +52,33 @@ impl Reason {
         }
     }
 
+    /// The reason of this word; [`Reason::Unknown`] where it is none of the API's.
+    pub fn parse(word: &str) -> Reason {
+        use Reason::*;
+        let all = [
+            Unauthorized,
+            Forbidden,
+            NotFound,
+            AlreadyExists,
+            Conflict,
+            Gone,
+            Invalid,
+            ServerTimeout,
+            StoreReadError,
+            Timeout,
+            TooManyRequests,
+            BadRequest,
+            MethodNotAllowed,
+            NotAcceptable,
+            RequestEntityTooLarge,
+            UnsupportedMediaType,
+            InternalError,
+            Expired,
+            ServiceUnavailable,
+        ];
+        all.into_iter().find(|reason| reason.as_str() == word).unwrap_or(Unknown)
+    }
+
     /// The word in `status.reason`; empty for [`Reason::Unknown`].
     pub fn as_str(self) -> &'static str {
         match self {
@@ -108,6 +135,8 @@ pub struct StatusError {
     pub code: u16,
     pub message: String,
     pub details: Option<Box<Details>>,
+    /// What another server said, shown as it is: its reason may be none of ours.
+    pub verbatim: Option<Box<Value>>,
 }
 
 fn details(resource: &GroupResource, name: &str) -> Option<Box<Details>> {
@@ -122,7 +151,7 @@ fn details(resource: &GroupResource, name: &str) -> Option<Box<Details>> {
 impl StatusError {
     /// An answer with this reason and no details.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        StatusError { reason, code: reason.code(), message: message.into(), details: None }
+        StatusError { reason, code: reason.code(), message: message.into(), details: None, verbatim: None }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -192,8 +221,28 @@ impl StatusError {
         }
     }
 
+    /// A `v1.Status` of another server. Its code and reason are taken as they are; whoever passes it on has checked them.
+    pub fn of_value(status: &Value) -> Self {
+        let text = |field: &str| status[field].as_str().unwrap_or_default();
+        let reason = Reason::parse(text("reason"));
+        let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).filter(|code| *code >= 100);
+        let details = &status["details"];
+        let retry_after = details["retryAfterSeconds"].as_u64().and_then(|s| u32::try_from(s).ok());
+        let details = Details { retry_after_seconds: retry_after.unwrap_or_default(), ..Details::default() };
+        StatusError {
+            reason,
+            code: code.unwrap_or(reason.code()),
+            message: text("message").to_string(),
+            details: Some(Box::new(details)),
+            verbatim: Some(Box::new(status.clone())),
+        }
+    }
+
     /// The answer as a `v1.Status` object.
     pub fn to_value(&self) -> Value {
+        if let Some(verbatim) = &self.verbatim {
+            return Value::clone(verbatim);
+        }
         let mut status = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "code": self.code,

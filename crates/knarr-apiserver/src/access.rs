@@ -22,6 +22,7 @@ use crate::authorization::rbac::{Rbac, Rule};
 use crate::authorization::{self, Authorizer};
 use crate::bootstrap;
 use crate::objects::Objects;
+use crate::outbound::Outbound;
 use crate::subresources::{
     AccessReviews, Bindings, Evictions, Finalize, Gate, Handler, Handlers, RulesReviews, SelfSubjectReviews,
     TokenReviews,
@@ -133,7 +134,9 @@ fn node_rules() -> Vec<Rule> {
 
 /// Upstream's default plug-ins in upstream's order.
 fn plugins(objects: &Arc<dyn Objects>, authorizer: &authorization::Chain, rbac: &Arc<Rbac>) -> Vec<Arc<dyn Plugin>> {
-    let objects = || objects.clone();
+    let outbound = Outbound::new(objects.clone());
+    let stored = objects;
+    let objects = || stored.clone();
     let authorizer = || authorizer.clone();
     vec![
         Arc::new(admission::NamespaceLifecycle { objects: objects() }),
@@ -154,6 +157,8 @@ fn plugins(objects: &Arc<dyn Objects>, authorizer: &authorization::Chain, rbac: 
         Arc::new(admission::CertificateSubjectRestriction),
         Arc::new(admission::DefaultIngressClass { objects: objects() }),
         Arc::new(admission::RbacEscalation { rbac: rbac.clone(), authorizer: authorizer() }),
+        Arc::new(admission::MutatingAdmissionWebhook::new(stored, &outbound)),
+        Arc::new(admission::ValidatingAdmissionWebhook::new(stored, &outbound)),
         Arc::new(admission::ResourceQuota { objects: objects() }),
     ]
 }

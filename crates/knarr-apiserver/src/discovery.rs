@@ -9,28 +9,29 @@ use knarr_api::GroupVersion;
 use knarr_api::resource::Subresource;
 use serde_json::{Value, json};
 
+use crate::aggregation::Aggregator;
+use crate::aggregation::order::{self, Group, Version};
 use crate::http::Body;
 use crate::http::negotiate;
 use crate::http::respond;
 use crate::registry::{Served, Table};
 
-/// Groups in discovery's order, each with its versions, the preferred first.
-fn groups(table: &Table) -> Vec<(String, Vec<String>)> {
-    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
-    for served in table.rows.iter() {
-        let (group, version) = (&served.resource.group, &served.resource.version);
-        let at = groups.iter().position(|(g, _)| g == group).unwrap_or_else(|| {
-            groups.push((group.clone(), Vec::new()));
-            groups.len() - 1
-        });
-        if !groups[at].1.contains(version) {
-            groups[at].1.push(version.clone());
-        }
+/// What discovery shows: what is served here, and what aggregated servers have.
+pub struct Catalog<'a> {
+    pub table: &'a Table,
+    pub aggregator: &'a Aggregator,
+    groups: Vec<Group>,
+}
+
+impl<'a> Catalog<'a> {
+    pub fn new(table: &'a Table, aggregator: &'a Aggregator) -> Self {
+        Catalog { table, aggregator, groups: order::groups(table, &aggregator.services()) }
     }
-    for (_, versions) in &mut groups {
-        versions.sort_by(|a, b| version_order(b).cmp(&version_order(a)).then_with(|| a.cmp(b)));
+
+    /// Groups in discovery's order, each with its versions, the preferred first.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
     }
-    groups
 }
 
 /// Upstream's order of versions: `v2`, `v1`, `v1beta2`, `v1beta1`, `v1alpha1`, then all else.
@@ -53,8 +54,8 @@ pub fn version_order(version: &str) -> (u8, u64, u64) {
 }
 
 /// `GET /api`
-pub fn core_versions(table: &Table, headers: &HeaderMap, server_address: &str) -> Response<Body> {
-    if let Some(aggregated) = aggregated(table, headers, true) {
+pub fn core_versions(catalog: &Catalog<'_>, headers: &HeaderMap, server_address: &str) -> Response<Body> {
+    if let Some(aggregated) = aggregated(catalog, headers, true) {
         return aggregated;
     }
     respond::json(
@@ -67,34 +68,28 @@ pub fn core_versions(table: &Table, headers: &HeaderMap, server_address: &str) -
 }
 
 /// `GET /apis`
-pub fn group_list(table: &Table, headers: &HeaderMap) -> Response<Body> {
-    if let Some(aggregated) = aggregated(table, headers, false) {
+pub fn group_list(catalog: &Catalog<'_>, headers: &HeaderMap) -> Response<Body> {
+    if let Some(aggregated) = aggregated(catalog, headers, false) {
         return aggregated;
     }
-    let groups: Vec<Value> = groups(table)
-        .iter()
-        .filter(|(g, _)| !g.is_empty())
-        .map(|(group, versions)| group_value(group, versions))
-        .collect();
+    let groups: Vec<Value> = catalog.groups().iter().filter(|g| !g.name.is_empty()).map(group_value).collect();
     respond::json(StatusCode::OK, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
 /// `GET /apis/GROUP`
-pub fn group(table: &Table, name: &str) -> Option<Response<Body>> {
-    let groups = groups(table);
-    let (group, versions) = groups.iter().find(|(g, _)| g == name && !g.is_empty())?;
-    let mut value = group_value(group, versions);
+pub fn group(catalog: &Catalog<'_>, name: &str) -> Option<Response<Body>> {
+    let mut value = group_value(catalog.groups().iter().find(|g| g.name == name && !g.name.is_empty())?);
     value["kind"] = "APIGroup".into();
     value["apiVersion"] = "v1".into();
     Some(respond::json(StatusCode::OK, &value))
 }
 
-fn group_value(group: &str, versions: &[String]) -> Value {
-    let one = |version: &String| json!({"groupVersion": format!("{group}/{version}"), "version": version});
+fn group_value(group: &Group) -> Value {
+    let one = |version: &Version| json!({"groupVersion": format!("{}/{}", group.name, version.name), "version": version.name});
     json!({
-        "name": group,
-        "versions": versions.iter().map(one).collect::<Vec<_>>(),
-        "preferredVersion": versions.first().map(one),
+        "name": group.name,
+        "versions": group.versions.iter().map(one).collect::<Vec<_>>(),
+        "preferredVersion": group.versions.first().map(one),
     })
 }
 
@@ -157,7 +152,7 @@ fn storage_version_hash(served: &Served) -> String {
 }
 
 /// The aggregated form, where the client asks for it and it comes first.
-fn aggregated(table: &Table, headers: &HeaderMap, core: bool) -> Option<Response<Body>> {
+fn aggregated(catalog: &Catalog<'_>, headers: &HeaderMap, core: bool) -> Option<Response<Body>> {
     let clauses = negotiate::clauses(headers);
     let version = clauses.iter().find_map(|clause| {
         let json = matches!(clause.media_type, "application/json" | "*/*");
@@ -170,8 +165,8 @@ fn aggregated(table: &Table, headers: &HeaderMap, core: bool) -> Option<Response
             _ => None,
         }
     })??;
-    let items: Vec<Value> =
-        groups(table).iter().filter(|(g, _)| g.is_empty() == core).map(|(g, v)| group_discovery(table, g, v)).collect();
+    let shown = catalog.groups().iter().filter(|g| g.name.is_empty() == core);
+    let items: Vec<Value> = shown.map(|group| group_discovery(catalog, group)).collect();
     let list = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": items,
     });
@@ -197,20 +192,33 @@ fn with_etag(headers: &HeaderMap, list: &Value, version: &str) -> Response<Body>
     response
 }
 
-fn group_discovery(table: &Table, group: &str, versions: &[String]) -> Value {
-    let version = |version: &String| {
-        let rows = table.rows.iter().filter(|s| s.resource.group == group && s.resource.version == *version);
-        let by_name: BTreeMap<&str, Value> =
-            rows.map(|served| (served.resource.resource.as_str(), resource_discovery(served))).collect();
-        json!({"version": version, "resources": by_name.into_values().collect::<Vec<_>>(), "freshness": "Current"})
+fn group_discovery(catalog: &Catalog<'_>, group: &Group) -> Value {
+    let version = |version: &Version| match version.remote {
+        true => remote_discovery(catalog, &group.name, &version.name),
+        false => own_discovery(catalog, &group.name, &version.name),
     };
-    let versions: Vec<Value> = versions.iter().map(version).collect();
-    let metadata = if group.is_empty() {
+    let versions: Vec<Value> = group.versions.iter().map(version).collect();
+    let metadata = if group.name.is_empty() {
         json!({"creationTimestamp": null})
     } else {
-        json!({"name": group, "creationTimestamp": null})
+        json!({"name": group.name, "creationTimestamp": null})
     };
     json!({"metadata": metadata, "versions": versions})
+}
+
+fn own_discovery(catalog: &Catalog<'_>, group: &str, version: &str) -> Value {
+    let rows = catalog.table.rows.iter().filter(|s| s.resource.group == group && s.resource.version == version);
+    let by_name: BTreeMap<&str, Value> =
+        rows.map(|served| (served.resource.resource.as_str(), resource_discovery(served))).collect();
+    json!({"version": version, "resources": by_name.into_values().collect::<Vec<_>>(), "freshness": "Current"})
+}
+
+/// What the aggregated server said; an empty, stale version until it has said something.
+fn remote_discovery(catalog: &Catalog<'_>, group: &str, version: &str) -> Value {
+    let known = catalog.aggregator.document(&GroupVersion::new(group.to_string(), version.to_string()));
+    let Some(known) = known else { return json!({"version": version, "freshness": "Stale"}) };
+    let freshness = if known.fresh { "Current" } else { "Stale" };
+    json!({"version": version, "resources": known.resources, "freshness": freshness})
 }
 
 fn resource_discovery(served: &Served) -> Value {

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod admission;
+pub mod aggregation;
 pub mod allocation;
 pub mod authentication;
 pub mod authorization;
@@ -16,6 +17,7 @@ pub mod http;
 pub mod metrics;
 pub mod objects;
 pub mod openapi;
+pub mod outbound;
 pub mod pages;
 pub mod proxy;
 pub mod registry;

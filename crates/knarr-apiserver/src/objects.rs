@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use knarr_api::{GroupResource, Object, StatusError};
 
+use crate::registry::Registry;
+
 /// One step of a [`Objects::watch`].
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -28,6 +30,11 @@ pub type Modify<'a> = &'a mut (dyn FnMut(&mut Object) -> Result<(), StatusError>
 /// has done, or stands for, what they demand.
 #[async_trait]
 pub trait Objects: Send + Sync + 'static {
+    /// The registry itself, for those who must know what is served and not only what is stored; `None` where there is none.
+    fn registry(self: Arc<Self>) -> Option<Arc<Registry>> {
+        None
+    }
+
     /// The object; `None` if it is not there. `namespace` is empty for cluster-scoped resources.
     async fn get(
         &self,

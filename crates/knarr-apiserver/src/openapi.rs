@@ -10,18 +10,29 @@ use knarr_api::status::Reason;
 use knarr_api::{GroupVersion, Resource, StatusError, openapi};
 use serde_json::{Value, json};
 
+use crate::aggregation::Aggregator;
 use crate::http::Body;
 use crate::http::negotiate;
 use crate::http::respond;
 use crate::registry::{Registry, Served};
 
 /// The answer to a path under `/openapi`; `None` where there is no such document.
-pub async fn serve(registry: &Arc<Registry>, words: &[&str], parts: &Parts) -> Option<Response<Body>> {
+pub async fn serve(
+    registry: &Arc<Registry>,
+    aggregator: &Arc<Aggregator>,
+    words: &[&str],
+    parts: &Parts,
+) -> Option<Response<Body>> {
+    if let ["openapi", "v3", "apis", group, version] = words
+        && let Some(answer) = aggregator.openapi_v3(group, version, parts).await
+    {
+        return Some(answer);
+    }
     let words: Vec<String> = words.iter().map(|w| w.to_string()).collect();
-    let registry = registry.clone();
+    let (registry, aggregator) = (registry.clone(), aggregator.clone());
     let path = words.join("/");
     // Rendering takes long enough to hold other requests up.
-    let document = tokio::task::spawn_blocking(move || document(&registry, &words));
+    let document = tokio::task::spawn_blocking(move || document(&registry, &aggregator, &words));
     let text = document.await.ok()??;
     if !wants_json(parts) {
         let message = "only the following media types are accepted: application/json";
@@ -30,11 +41,19 @@ pub async fn serve(registry: &Arc<Registry>, words: &[&str], parts: &Parts) -> O
     Some(answer(&path, text, parts))
 }
 
-fn document(registry: &Registry, words: &[String]) -> Option<String> {
+fn document(registry: &Registry, aggregator: &Aggregator, words: &[String]) -> Option<String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["openapi", "v2"] => Some(openapi::v2().to_string()),
-        ["openapi", "v3"] => Some(index(registry).to_string()),
+        ["openapi", "v2"] => {
+            let mut document = openapi::v2();
+            aggregator.add_openapi_v2(&mut document);
+            Some(document.to_string())
+        }
+        ["openapi", "v3"] => {
+            let mut index = index(registry);
+            aggregator.add_openapi_v3_index(&mut index);
+            Some(index.to_string())
+        }
         ["openapi", "v3", path @ ..] => v3(registry, &path.join("/")).map(|document| document.to_string()),
         _ => None,
     }

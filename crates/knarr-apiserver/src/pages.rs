@@ -6,14 +6,15 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 
+use crate::aggregation::Aggregator;
 use crate::chain::request_info::RequestInfo;
-use crate::discovery;
+use crate::discovery::{self, Catalog};
 use crate::http::Body;
 use crate::http::respond;
 use crate::metrics::SharedMetrics;
 use crate::openapi;
-use crate::registry::Registry;
 use crate::registry::options::Query;
+use crate::registry::{Registry, Table};
 
 /// A condition of being healthy. The text of `Err` is logged, not shown.
 pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -45,6 +46,7 @@ impl Page for crate::tokens::Discovery {
 /// Serves the paths that are no resources.
 pub struct Pages {
     pub registry: Arc<Registry>,
+    pub aggregator: Arc<Aggregator>,
     pub metrics: SharedMetrics,
     pub checks: Vec<HealthCheck>,
     pub pages: Vec<Arc<dyn Page>>,
@@ -82,7 +84,7 @@ impl Pages {
         }
         if info.path.starts_with("/openapi/") && parts.method == Method::GET {
             let words: Vec<&str> = info.path.trim_matches('/').split('/').collect();
-            let document = openapi::serve(&self.registry, &words, parts).await;
+            let document = openapi::serve(&self.registry, &self.aggregator, &words, parts).await;
             return document.unwrap_or_else(respond::page_not_found);
         }
         if !matches!(parts.method, Method::GET | Method::HEAD) {
@@ -100,16 +102,20 @@ impl Pages {
         let table = self.registry.table();
         match words.as_slice() {
             [] => Some(self.root()),
-            ["api"] => Some(discovery::core_versions(&table, &parts.headers, &self.server_address)),
+            ["api"] => Some(discovery::core_versions(&self.catalog(&table), &parts.headers, &self.server_address)),
             ["api", version] => discovery::resource_list(&table, "", version),
-            ["apis"] => Some(discovery::group_list(&table, &parts.headers)),
-            ["apis", group] => discovery::group(&table, group),
+            ["apis"] => Some(discovery::group_list(&self.catalog(&table), &parts.headers)),
+            ["apis", group] => discovery::group(&self.catalog(&table), group),
             ["apis", group, version] if !group.is_empty() => discovery::resource_list(&table, group, version),
             ["version"] => Some(self.version()),
             ["metrics"] => Some(self.metrics_page()),
             ["healthz" | "livez" | "readyz", ..] => self.health(&words, parts),
             _ => None,
         }
+    }
+
+    fn catalog<'a>(&'a self, table: &'a Table) -> Catalog<'a> {
+        Catalog::new(table, &self.aggregator)
     }
 
     fn root(&self) -> Response<Body> {
@@ -122,6 +128,10 @@ impl Pages {
                 paths.push(format!("/apis/{}", row.group));
                 paths.push(format!("/apis/{}/{}", row.group, row.version));
             }
+        }
+        for version in self.aggregator.services().remote.keys() {
+            paths.push(format!("/apis/{}", version.group));
+            paths.push(format!("/apis/{version}"));
         }
         paths.sort();
         paths.dedup();

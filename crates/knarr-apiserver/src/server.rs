@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::aggregation::{self, Aggregator};
 use crate::authentication::{self, PeerCertificates, TransportIdentity, User};
 use crate::authorization;
 use crate::chain::Handler;
@@ -43,6 +44,8 @@ pub struct Config {
     /// and no proxying.
     pub kubelet_client: Option<rustls::ClientConfig>,
     pub audit: Option<Arc<dyn Audit>>,
+    /// What this server shows aggregated API servers, whose authority they know as that of front proxies.
+    pub front_proxy_client: Option<knarr_pki::KeyedCertificate>,
     /// Paths that are no resources.
     pub pages: Vec<Arc<dyn Page>>,
     /// Beyond `ping`, `etcd` and `shutdown`.
@@ -65,10 +68,12 @@ type Chain = PanicGuard<ReadRequest<Authenticate<InFlight<Timeout<Impersonate<Au
 pub struct ApiServer {
     chain: Arc<Chain>,
     registry: Arc<Registry>,
+    aggregator: Arc<Aggregator>,
 }
 
 /// The end of the chain.
 struct Routes {
+    aggregator: Arc<Aggregator>,
     resources: Resources,
     pages: Pages,
 }
@@ -87,6 +92,9 @@ impl Routes {
         let Some(info) = parts.extensions.get::<Arc<RequestInfo>>().cloned() else {
             return respond::page_not_found();
         };
+        if let Some(service) = self.aggregator.remote(&info.path) {
+            return aggregation::serve(&self.aggregator, &service, parts, body).await;
+        }
         if info.is_resource {
             self.resources.serve(info, parts, body).await
         } else {
@@ -103,10 +111,13 @@ impl ApiServer {
         let metrics = Arc::new(Metrics::new());
         let mut checks = own_checks(&registry);
         checks.extend(config.checks);
+        let aggregator = Aggregator::new(registry.clone(), config.front_proxy_client);
         let routes = Routes {
+            aggregator: aggregator.clone(),
             resources: Resources { registry: registry.clone(), handlers: config.handlers, connector },
             pages: Pages {
                 registry: registry.clone(),
+                aggregator: aggregator.clone(),
                 metrics: metrics.clone(),
                 checks,
                 pages: config.pages,
@@ -120,11 +131,16 @@ impl ApiServer {
         let in_flight = InFlight::new(Timeout(impersonate), MAX_READING, MAX_WRITING);
         let authenticate = Authenticate { inner: in_flight, authenticators: config.authentication };
         let chain = PanicGuard(ReadRequest { inner: authenticate, metrics });
-        ApiServer { chain: Arc::new(chain), registry }
+        ApiServer { chain: Arc::new(chain), registry, aggregator }
     }
 
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// APIServices: run it beside the server, or nothing is registered and no remote API becomes available.
+    pub fn aggregator(&self) -> &Arc<Aggregator> {
+        &self.aggregator
     }
 
     /// The whole chain as a tower service.

@@ -15,5 +15,5 @@ pub use authority::{CertificateAuthority, CertificateRequest, KeyedCertificate, 
 pub use error::Error;
 pub use files::write_private;
 pub use kubeconfig::{Credentials, Kubeconfig};
-pub use tls::{client_config, install_crypto_provider, root_store, server_config};
+pub use tls::{chain_and_key, client_config, install_crypto_provider, root_store, server_config};
 pub use token::TokenKey;

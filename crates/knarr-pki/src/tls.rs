@@ -44,7 +44,10 @@ pub fn client_config(authorities_pem: &str, keyed: Option<&KeyedCertificate>) ->
     })
 }
 
-fn chain_and_key(keyed: &KeyedCertificate) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+/// A certificate with those that vouch for it, and its key, as TLS wants them.
+pub fn chain_and_key(
+    keyed: &KeyedCertificate,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
     let key = PrivateKeyDer::from_pem_slice(keyed.key_pem.as_bytes()).map_err(|_| Error::unusable("private key"))?;
     Ok((certificates(&keyed.certificate_pem)?, key))
 }

@@ -62,6 +62,7 @@ pub fn config(settings: &Settings, pki: &Pki, access: &Access) -> Result<Config>
         handlers: access.handlers.clone(),
         pages: vec![Arc::new(TokenKeys(access.discovery.clone()))],
         kubelet_client: Some(kubelet_client),
+        front_proxy_client: Some(pki.front_proxy_client.clone()),
         server_address: settings.advertised().to_string(),
         ..Config::default()
     })

@@ -39,6 +39,7 @@ impl ControlPlane {
         let (following, stopped) = (access.clone().run(), tasks.stop.clone());
         tasks.spawn("authorization", async move { stopped.run_until_cancelled(following).await.unwrap_or_default() });
         access.synced().await;
+        tasks.spawn("aggregation", server.aggregator().clone().run(tasks.stop.clone()));
         let tls = knarr_pki::server_config(&pki.serving, &pki.client_authorities())?;
         let (serving, stop) = (server.clone(), tasks.stop.clone());
         tasks.spawn("API server", async move { serving.serve(listener, Arc::new(tls), stop).await });

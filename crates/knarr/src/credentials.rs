@@ -24,6 +24,8 @@ pub struct Pki {
     pub front_proxy: CertificateAuthority,
     /// What the API server shows its clients.
     pub serving: KeyedCertificate,
+    /// What the API server shows aggregated servers.
+    pub front_proxy_client: KeyedCertificate,
     /// What the API server shows the kubelets.
     pub kubelet_client: KeyedCertificate,
     /// What this machine's kubelet shows its clients.
@@ -50,13 +52,21 @@ impl Pki {
         let mut kubelet = CertificateRequest::server(&node, vec![settings.node_name.clone()], addresses);
         kubelet.organizations = vec!["system:nodes".into()];
         let kubelet_serving = of("kubelet", kubelet)?;
-        // Aggregation reads it from the directory; it is made here so that all keys exist from the first start.
-        front_proxy.load_or_issue(
+        let front_proxy_client = front_proxy.load_or_issue(
             &directory,
             FRONT_PROXY_CLIENT,
             &CertificateRequest::client(FRONT_PROXY_CLIENT, &[]),
         )?;
-        Ok(Pki { serving, kubelet_client, kubelet_serving, administrator, authority, front_proxy, directory })
+        Ok(Pki {
+            serving,
+            front_proxy_client,
+            kubelet_client,
+            kubelet_serving,
+            administrator,
+            authority,
+            front_proxy,
+            directory,
+        })
     }
 
     /// The authorities whose client certificates the handshake accepts; which of them vouches for whom is told apart later.

@@ -16,8 +16,18 @@ impl Chain {
         Chain { plugins }
     }
 
-    /// Every plug-in that handles the operation may change the object; the first refusal ends it.
+    /// Every plug-in that handles the operation may change the object; the first refusal ends it. All run once more where one wants
+    /// the others to see its change.
     pub async fn mutate(&self, request: &mut Request) -> Result<(), StatusError> {
+        self.mutate_once(request).await?;
+        if request.reinvocation.wanted {
+            request.reinvocation.second_round = true;
+            self.mutate_once(request).await?;
+        }
+        Ok(())
+    }
+
+    async fn mutate_once(&self, request: &mut Request) -> Result<(), StatusError> {
         let operation = request.operation;
         for plugin in self.plugins.iter().filter(|p| p.handles(operation)) {
             plugin.mutate(request).await?;

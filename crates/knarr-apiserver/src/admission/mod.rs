@@ -14,6 +14,7 @@ mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod storage;
+mod webhook;
 
 pub use certificates::{
     CertificateApproval, CertificateSigning, CertificateSubjectRestriction, ClusterTrustBundleAttest,
@@ -32,6 +33,8 @@ pub use service_account::ServiceAccount;
 pub use storage::{
     DefaultIngressClass, DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection,
 };
+
+pub use webhook::{MutatingAdmissionWebhook, ValidatingAdmissionWebhook};
 
 use std::sync::Arc;
 
@@ -68,6 +71,17 @@ pub struct Request {
     pub warnings: Vec<String>,
     /// Annotations for the audit event.
     pub audit_annotations: Vec<(String, String)>,
+    pub reinvocation: Reinvocation,
+}
+
+/// Whether the plug-ins that mutate run a second time, because one of them has changed what others have seen already.
+#[derive(Default)]
+pub struct Reinvocation {
+    /// Set by a plug-in whose change the others should see.
+    pub wanted: bool,
+    /// This is the second round; there is no third.
+    pub second_round: bool,
+    webhooks: webhook::Memory,
 }
 
 /// One admission plug-in, upstream's name and behaviour. All plug-ins mutate, in order, then all validate.

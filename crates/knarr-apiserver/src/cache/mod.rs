@@ -7,6 +7,7 @@
 //! Invariants: a snapshot with revision R holds every change up to R of its resource. [`Caches::applied`] is never
 //! ahead of any snapshot, nor of what was sent to watchers.
 
+pub mod derived;
 pub mod entry;
 pub mod follow;
 pub mod mailbox;
@@ -22,6 +23,7 @@ use imbl::OrdMap;
 use knarr_api::GroupResource;
 use parking_lot::Mutex;
 
+pub use derived::Derived;
 pub use entry::{Entry, FieldsOf};
 pub use follow::Caches;
 pub use watchers::{EventType, Selection};

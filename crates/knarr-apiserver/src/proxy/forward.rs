@@ -1,8 +1,8 @@
 //! Plain HTTP requests passed on, and their answers passed back.
 
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_TYPE, HOST};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -12,22 +12,13 @@ use knarr_api::status::{Details, Reason};
 use knarr_streaming::upgrade::{self, Answer};
 
 use super::dial::{Connection, Dialer};
+use super::headers::{forwarded, onward, remove_hop_by_hop, rewrite_location};
 use super::target::{Location, Transport};
-use super::{Connector, core};
+use super::{Connector, core, path};
 use crate::http::Body;
 
 /// What is read of a kubelet's refusal.
 const MAX_REFUSAL: usize = 64 << 10;
-
-/// Headers about one connection, not about the message.
-const HOP_BY_HOP: [HeaderName; 6] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-];
 
 /// A container's log from its kubelet.
 pub(super) async fn logs(
@@ -87,19 +78,21 @@ pub(super) async fn any(
     if let (true, Some(client)) = (upgrade::is_upgrade(&parts.headers), client) {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = parts.method;
-        *request.headers_mut() = onward_headers(&parts.headers, true);
+        *request.headers_mut() = onward(&parts.headers, true);
         address(&mut request, &location).map_err(|error| unreachable(&error))?;
         return upgraded(connector, connection, request, client).await.map_err(|error| unreachable(&error));
     }
-    let headers = onward_headers(&parts.headers, false);
+    let mut headers = onward(&parts.headers, false);
+    forwarded(&mut headers, &parts);
+    let own_host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
+    let prefix = path::up_to_proxy(parts.uri.path()).to_owned();
     let mut request = Request::new(body);
     *request.method_mut() = parts.method;
     *request.headers_mut() = headers;
     address(&mut request, &location).map_err(|error| unreachable(&error))?;
     let mut response = send(connection, request).await.map_err(|error| unreachable(&error))?;
-    for name in HOP_BY_HOP {
-        response.headers_mut().remove(name);
-    }
+    remove_hop_by_hop(response.headers_mut());
+    rewrite_location(response.headers_mut(), &prefix, &[&host_of(&location), &own_host]);
     Ok(response.map(Body::from))
 }
 
@@ -120,47 +113,17 @@ pub(super) async fn upgraded(
     }
 }
 
-/// The client's headers without those of its connection and without its credentials.
-pub(super) fn onward_headers(headers: &HeaderMap, keep_upgrade: bool) -> HeaderMap {
-    let mut onward = headers.clone();
-    for name in HOP_BY_HOP {
-        onward.remove(name);
-    }
-    onward.remove(AUTHORIZATION);
-    onward.retain_without_impersonation();
-    if keep_upgrade {
-        onward.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    } else {
-        onward.remove(UPGRADE);
-    }
-    onward
-}
-
-trait WithoutImpersonation {
-    /// Impersonation is between the client and this server.
-    fn retain_without_impersonation(&mut self);
-}
-
-impl WithoutImpersonation for HeaderMap {
-    fn retain_without_impersonation(&mut self) {
-        let names: Vec<HeaderName> = self
-            .keys()
-            .filter(|name| name.as_str().starts_with("impersonate-") || name.as_str().starts_with("x-remote-"))
-            .cloned()
-            .collect();
-        for name in names {
-            self.remove(name);
-        }
-    }
+/// The location's name in a `Host` header.
+fn host_of(location: &Location) -> String {
+    let host = if location.host.contains(':') { format!("[{}]", location.host) } else { location.host.clone() };
+    let default = matches!((location.transport, location.port), (Transport::Http, 80) | (Transport::Https, 443));
+    if default { host } else { format!("{host}:{}", location.port) }
 }
 
 /// Sets the request's target and `Host`.
 pub(super) fn address<B>(request: &mut Request<B>, location: &Location) -> Result<(), http::Error> {
     *request.uri_mut() = location.target.parse().map_err(http::Error::from)?;
-    let host = if location.host.contains(':') { format!("[{}]", location.host) } else { location.host.clone() };
-    let default = matches!((location.transport, location.port), (Transport::Http, 80) | (Transport::Https, 443));
-    let host = if default { host } else { format!("{host}:{}", location.port) };
-    request.headers_mut().insert(HOST, HeaderValue::from_str(&host)?);
+    request.headers_mut().insert(HOST, HeaderValue::from_str(&host_of(location))?);
     if request.method() == Method::CONNECT {
         *request.method_mut() = Method::GET;
     }

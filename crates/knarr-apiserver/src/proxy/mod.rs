@@ -7,6 +7,7 @@
 
 mod dial;
 mod forward;
+pub(crate) mod headers;
 mod log_options;
 mod path;
 mod stream;
@@ -122,6 +123,7 @@ fn admission_request(request: &Connect, query: &str) -> admission::Request {
         dry_run: false,
         warnings: Vec::new(),
         audit_annotations: Vec::new(),
+        reinvocation: Default::default(),
     }
 }
 

@@ -17,6 +17,11 @@ pub(super) fn after_proxy(path: &str) -> &str {
     }
 }
 
+/// The path up to and with `/proxy`.
+pub(super) fn up_to_proxy(path: &str) -> &str {
+    path.strip_suffix(after_proxy(path)).unwrap_or(path)
+}
+
 /// Upstream sends a browser that asks for `…/proxy` to `…/proxy/`, so that relative links work.
 pub(super) fn redirect_to_root(parts: &Parts) -> Option<Response<Body>> {
     let reading = matches!(parts.method, Method::GET | Method::HEAD);

@@ -14,6 +14,7 @@ use knarr_streaming::remote_command::Protocol;
 use knarr_streaming::upgrade::{self, Answer, STREAM_PROTOCOL_VERSION, Session};
 use knarr_streaming::{spdy, translate, tunnel};
 
+use super::headers::onward;
 use super::target::{Command, Location};
 use super::{Connector, forward};
 use crate::http::Body;
@@ -88,7 +89,7 @@ async fn splice(
     let connection = connector.dialer.dial(&location).await.map_err(dialing)?;
     let mut request = Request::new(Empty::new());
     *request.method_mut() = parts.method;
-    *request.headers_mut() = forward::onward_headers(&parts.headers, true);
+    *request.headers_mut() = onward(&parts.headers, true);
     forward::address(&mut request, &location).map_err(StatusError::internal)?;
     forward::upgraded(connector, connection, request, client).await.map_err(dialing)
 }

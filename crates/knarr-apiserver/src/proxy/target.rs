@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{core, is_true, log_options, parameters};
 use crate::objects::Objects;
+use crate::outbound::resolve::{no_endpoints, pick, ready_endpoints};
 
 /// The port of a kubelet whose node does not say otherwise.
 const KUBELET_PORT: u16 = 10250;
@@ -149,10 +150,7 @@ impl Locator {
         let resource = knarr_api::GroupResource::new("discovery.k8s.io", "endpointslices");
         let slices = self.objects.list(&resource, namespace).await?;
         let endpoints = ready_endpoints(&slices, wanted.name, port["name"].as_str().unwrap_or_default());
-        let (host, port) = pick(endpoints).ok_or_else(|| {
-            let message = format!("no endpoints available for service \"{}\"", wanted.name);
-            StatusError::new(Reason::ServiceUnavailable, message)
-        })?;
+        let (host, port) = pick(endpoints).ok_or_else(|| no_endpoints(wanted.name))?;
         allowed(&host)?;
         Ok(Location { transport: wanted.transport(), host, port, target })
     }
@@ -285,33 +283,6 @@ fn service_port<'a>(service: &'a Object, wanted: Option<&str>) -> Option<&'a Val
             port["name"] == text || text.parse::<u64>().is_ok_and(|number| port["port"].as_u64() == Some(number))
         }),
     }
-}
-
-fn ready_endpoints(slices: &[Arc<Object>], service: &str, port_name: &str) -> Vec<(String, u16)> {
-    let mut endpoints = Vec::new();
-    let of_service = |slice: &&Arc<Object>| slice["metadata"]["labels"]["kubernetes.io/service-name"] == service;
-    for slice in slices.iter().filter(of_service) {
-        let ports = slice["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let Some(port) = ports.iter().find(|port| port["name"].as_str().unwrap_or_default() == port_name) else {
-            continue;
-        };
-        let Some(number) = port["port"].as_u64().and_then(|port| u16::try_from(port).ok()) else { continue };
-        let ready = |endpoint: &&Value| endpoint["conditions"]["ready"].as_bool().unwrap_or(true);
-        for endpoint in slice["endpoints"].as_array().into_iter().flatten().filter(ready) {
-            endpoints.extend(endpoint["addresses"][0].as_str().map(|address| (address.to_owned(), number)));
-        }
-    }
-    endpoints
-}
-
-/// Any one: requests through the API server spread over the endpoints.
-fn pick(mut endpoints: Vec<(String, u16)>) -> Option<(String, u16)> {
-    static TURN: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-    if endpoints.is_empty() {
-        return None;
-    }
-    let turn = TURN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    Some(endpoints.swap_remove(turn % endpoints.len()))
 }
 
 /// A pod or endpoint may claim any address; those of the API server's own machine and link are none of a client's business.

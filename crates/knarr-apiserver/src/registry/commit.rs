@@ -88,6 +88,43 @@ fn convert_to(served: &Served, mut object: Object, to: &GroupVersionKind) -> Obj
     convert::convert(object, to)
 }
 
+/// One write's way through admission: first the plug-ins may change the object, and once it is otherwise ready they may refuse it.
+/// What they are shown beside the object is made once.
+pub(super) struct Admission<'a> {
+    chain: &'a admission::Chain,
+    request: Option<admission::Request>,
+}
+
+impl Admission<'_> {
+    /// Lets the plug-ins change a new or changed object.
+    pub(super) async fn mutate(&mut self, object: &mut Object, writer: &mut Writer) -> Result<(), StatusError> {
+        let Some(request) = &mut self.request else { return Ok(()) };
+        request.object = Some(object.take());
+        let admitted = self.chain.mutate(request).await;
+        writer.warnings.append(&mut request.warnings);
+        *object = request.object.take().unwrap_or_default();
+        admitted
+    }
+
+    /// Lets the plug-ins refuse an object that is otherwise ready to be stored, under its name.
+    pub(super) async fn validate(
+        &mut self,
+        target: &Target,
+        object: &mut Object,
+        writer: &mut Writer,
+    ) -> Result<(), StatusError> {
+        let Some(request) = &mut self.request else { return Ok(()) };
+        if request.name != target.name {
+            request.name.clone_from(&target.name);
+        }
+        request.object = Some(object.take());
+        let admitted = self.chain.validate(request).await;
+        writer.warnings.append(&mut request.warnings);
+        *object = request.object.take().unwrap_or_default();
+        admitted
+    }
+}
+
 impl Registry {
     /// What admission is shown.
     pub(super) fn admission_request(
@@ -117,45 +154,31 @@ impl Registry {
             dry_run: writer.options.dry_run,
             warnings: Vec::new(),
             audit_annotations: Vec::new(),
+            reinvocation: Default::default(),
         }
     }
 
-    /// Lets the plug-ins change a new or changed object.
-    pub(super) async fn admit_mutating(
+    /// A write's way through admission; the server's own writes take none.
+    pub(super) fn admission(
         &self,
         operation: Operation,
         target: &Target,
-        writer: &mut Writer,
-        object: &mut Object,
+        writer: &Writer,
         old: Option<&Arc<Object>>,
-    ) -> Result<(), StatusError> {
-        if writer.unadmitted {
-            return Ok(());
-        }
-        let mut request = self.admission_request(operation, target, writer, Some(object.take()), old.cloned());
-        let admitted = self.hooks().admission.mutate(&mut request).await;
-        writer.warnings.append(&mut request.warnings);
-        *object = request.object.unwrap_or_default();
-        admitted
+    ) -> Admission<'_> {
+        let request =
+            (!writer.unadmitted).then(|| self.admission_request(operation, target, writer, None, old.cloned()));
+        Admission { chain: &self.hooks().admission, request }
     }
 
-    /// Lets the plug-ins refuse an object that is otherwise ready to be stored.
-    pub(super) async fn admit_validating(
+    /// The object in another version of its kind, as it is served there.
+    pub(crate) async fn convert(
         &self,
-        operation: Operation,
-        target: &Target,
-        writer: &mut Writer,
-        object: &mut Object,
-        old: Option<&Arc<Object>>,
-    ) -> Result<(), StatusError> {
-        if writer.unadmitted {
-            return Ok(());
-        }
-        let mut request = self.admission_request(operation, target, writer, Some(object.take()), old.cloned());
-        let admitted = self.hooks().admission.validate(&mut request).await;
-        writer.warnings.append(&mut request.warnings);
-        *object = request.object.unwrap_or_default();
-        admitted
+        served: &Served,
+        object: Object,
+        to: &GroupVersionKind,
+    ) -> Result<Object, StatusError> {
+        Ok(convert_to(served, object, to))
     }
 
     /// Reserves numbers (cluster IPs, node ports) for the kinds that have them.

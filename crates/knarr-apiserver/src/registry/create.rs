@@ -6,7 +6,7 @@ use knarr_api::object::ObjectExt;
 use knarr_api::{Object, StatusError};
 use knarr_store::Expect;
 
-use super::commit::{self, CommitError, Target};
+use super::commit::{self, Admission, CommitError, Target};
 use super::render::Written;
 use super::{Registry, Served, Writer, managed};
 use crate::admission::Operation;
@@ -25,38 +25,67 @@ impl Registry {
     ) -> Result<Written, StatusError> {
         let generate = object.name().is_empty() && !object.meta_str("generateName").is_empty();
         let attempts = if generate { NAME_ATTEMPTS } else { 1 };
+        let warnings = writer.warnings.len();
         let mut object = Some(object);
         for attempt in 1..=attempts {
             // The last attempt need not keep the original.
-            let mut candidate = if attempt == attempts { object.take() } else { object.clone() }.unwrap_or_default();
-            if generate {
-                let name = generated_name(candidate.meta_str("generateName"));
-                candidate.set_meta_str("name", &name);
-            }
-            let target = Target::new(served, namespace, candidate.name());
-            match self.create_named(&target, candidate, writer).await {
-                Err(CommitError::Raced(_)) if attempt < attempts => {}
-                Err(CommitError::Raced(_)) => {
-                    return Err(StatusError::already_exists(&served.group_resource, &target.name));
+            let candidate = if attempt == attempts { object.take() } else { object.clone() }.unwrap_or_default();
+            match self.create_once(served, namespace, candidate, writer).await {
+                (_, Err(CommitError::Raced(_))) if attempt < attempts => writer.warnings.truncate(warnings),
+                (name, Err(CommitError::Raced(_))) => {
+                    return Err(StatusError::already_exists(&served.group_resource, &name));
                 }
-                Err(CommitError::Status(error)) => return Err(error),
-                Ok(written) => return Ok(written),
+                (_, Err(CommitError::Status(error))) => return Err(error),
+                (_, Ok(written)) => return Ok(written),
             }
         }
         Err(commit::unexpected("no name could be generated"))
+    }
+
+    /// One attempt, under the name that it answers with: one that is generated is made once the object has been mutated.
+    async fn create_once(
+        &self,
+        served: &Arc<Served>,
+        namespace: &str,
+        mut object: Object,
+        writer: &mut Writer,
+    ) -> (String, Result<Written, CommitError>) {
+        let mut target = Target::new(served, namespace, object.name());
+        let mut admission = self.admission(Operation::Create, &target, writer, None);
+        let mutated = Self::mutate_new(&target, &mut object, &mut admission, writer).await;
+        if object.name().is_empty() && !object.meta_str("generateName").is_empty() {
+            let name = generated_name(object.meta_str("generateName"));
+            object.set_meta_str("name", &name);
+        }
+        target.name = object.name().to_string();
+        let written = match mutated {
+            Ok(()) => self.create_named(&target, object, admission, writer).await,
+            Err(error) => Err(error.into()),
+        };
+        (target.name, written)
+    }
+
+    async fn mutate_new(
+        target: &Target,
+        object: &mut Object,
+        admission: &mut Admission<'_>,
+        writer: &mut Writer,
+    ) -> Result<(), StatusError> {
+        commit::ensure_namespace(target, object)?;
+        target.served.apply_defaults(object);
+        commit::fill_system_fields(object);
+        admission.mutate(object, writer).await?;
+        commit::ensure_namespace(target, object)
     }
 
     async fn create_named(
         &self,
         target: &Target,
         mut object: Object,
+        mut admission: Admission<'_>,
         writer: &mut Writer,
     ) -> Result<Written, CommitError> {
         let served = &target.served;
-        commit::ensure_namespace(target, &mut object)?;
-        served.apply_defaults(&mut object);
-        commit::fill_system_fields(&mut object);
-        self.admit_mutating(Operation::Create, target, writer, &mut object, None).await?;
         let context = writer.strategy_context();
         served.reset_for_create(&mut object);
         served.strategy.prepare_create(&context, &mut object);
@@ -69,7 +98,7 @@ impl Registry {
         }
         self.validate_new(target, &object, writer)?;
         served.strategy.canonicalize(&mut object);
-        self.admit_validating(Operation::Create, target, writer, &mut object, None).await?;
+        admission.validate(target, &mut object, writer).await?;
         if writer.options.dry_run {
             return self.dry_create(target, object);
         }

@@ -20,7 +20,7 @@ pub mod scale;
 pub mod scale_requests;
 pub mod special;
 pub mod table;
-mod typed;
+pub(crate) mod typed;
 pub mod update;
 pub mod watch;
 

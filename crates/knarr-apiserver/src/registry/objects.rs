@@ -47,6 +47,10 @@ impl update::Change for Modified<'_> {
 
 #[async_trait]
 impl Objects for Registry {
+    fn registry(self: Arc<Self>) -> Option<Arc<Registry>> {
+        Some(self)
+    }
+
     async fn get(
         &self,
         resource: &GroupResource,

@@ -104,7 +104,8 @@ impl Registry {
         check_preconditions(target, &object, entry)?;
         served.apply_defaults(&mut object);
         let old = Arc::new(old);
-        self.admit_mutating(Operation::Update, target, writer, &mut object, Some(&old)).await?;
+        let mut admission = self.admission(Operation::Update, target, writer, Some(&old));
+        admission.mutate(&mut object, writer).await?;
         self.prepare_update(target, &mut object, &old, writer);
         let reservations = match target.subresource.as_str() {
             "" => self.allocate(target, writer, &mut object, Some(&old)).await?,
@@ -115,7 +116,7 @@ impl Registry {
         }
         self.validate_changed(target, &object, &old, writer)?;
         served.strategy.canonicalize(&mut object);
-        self.admit_validating(Operation::Update, target, writer, &mut object, Some(&old)).await?;
+        admission.validate(target, &mut object, writer).await?;
         let written = self.put_or_remove(target, entry, object, &old, writer.options.dry_run).await?;
         if matches!(written, Written::Stored(_)) {
             reservations.into_iter().for_each(|r| r.commit());

@@ -34,6 +34,7 @@ impl Gate {
             dry_run: call.dry_run,
             warnings: Vec::new(),
             audit_annotations: Vec::new(),
+            reinvocation: Default::default(),
         };
         match self.chain.get() {
             Some(chain) => chain.admit(&mut request).await?,

@@ -1,0 +1,200 @@
+//! Mutating and validating admission webhooks.
+//!
+//! The way of a request: [`configuration`] has the hooks of every configuration, compiled once per change; [`selection`] says which of
+//! them see the request and in which version; [`review`] writes the `AdmissionReview` and reads the answer; [`mutating`] calls one
+//! after the other and applies their patches, [`validating`] calls all at once.
+//!
+//! Invariants: with no configuration stored a write costs one look at an empty snapshot; configurations of admission are never
+//! themselves shown to a webhook, so that a broken one can always be removed.
+
+mod configuration;
+mod mutating;
+mod review;
+mod rules;
+mod selection;
+mod validating;
+
+pub(super) use mutating::Memory;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use knarr_api::{Object, StatusError};
+
+use super::{Operation, Plugin, Request};
+use crate::cache::Derived;
+use crate::objects::Objects;
+use crate::outbound::{CallError, CallingWebhook, Limits, Outbound};
+use crate::registry::Registry;
+use configuration::{Configurations, Hook};
+use review::Response;
+use selection::Invocation;
+
+/// What is read of a webhook's answer.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// The kinds that no webhook sees.
+const EXEMPT: [&str; 6] = [
+    "ValidatingWebhookConfiguration",
+    "MutatingWebhookConfiguration",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionPolicyBinding",
+];
+
+/// What both plug-ins are made of.
+struct Webhooks {
+    registry: Arc<Registry>,
+    outbound: Outbound,
+    configurations: Derived<Configurations>,
+}
+
+impl Webhooks {
+    /// `None` over objects that are no registry's: then there are no webhooks.
+    fn new(resource: &'static str, objects: &Arc<dyn Objects>, outbound: &Outbound) -> Option<Self> {
+        let registry = objects.clone().registry()?;
+        let cache = registry.cache(&knarr_api::GroupResource::new("admissionregistration.k8s.io", resource));
+        Some(Webhooks {
+            registry,
+            outbound: outbound.clone(),
+            configurations: Derived::new(cache, configuration::compile),
+        })
+    }
+
+    fn hooks_for(&self, request: &Request) -> Arc<Configurations> {
+        let kind = &request.resource.kind;
+        if kind.group == "admissionregistration.k8s.io" && EXEMPT.contains(&kind.kind.as_str()) {
+            return Arc::default();
+        }
+        self.configurations.get()
+    }
+
+    /// Shows one hook the request.
+    async fn call(
+        &self,
+        invocation: &Invocation,
+        request: &Request,
+        object: Option<&Object>,
+        old: Option<&Object>,
+        mutating: bool,
+    ) -> Result<Response, HookError> {
+        let hook = &invocation.hook;
+        let calling = |why: String| HookError::Calling(CallingWebhook::new(&hook.name, why));
+        if request.dry_run && !hook.side_effects.allow_dry_run() {
+            let message = format!("admission webhook \"{}\" does not support dry run", hook.name);
+            return Err(HookError::Refused(StatusError::bad_request(message)));
+        }
+        let version = hook.review_version.ok_or_else(|| {
+            calling("could not create admission objects: webhook does not accept known AdmissionReview versions (v1, v1beta1)".into())
+        })?;
+        let uid = uuid::Uuid::new_v4().to_string();
+        let body = review::write(version, &uid, invocation, request, object, old);
+        let target = hook.target.as_ref().map_err(|error| calling(format!("could not get REST client: {error}")))?;
+        let client = self.outbound.client(target);
+        let client = client.map_err(|error| calling(format!("could not get REST client: {error}")))?;
+        let limits = Limits { timeout: hook.timeout, size: MAX_ANSWER };
+        let answer: Result<Bytes, CallError> = client.post_bytes(body.into(), limits).await;
+        let answer = answer.map_err(|error| calling(format!("failed to call webhook: {error}")))?;
+        let answer = serde_json::from_slice(&answer).map_err(|error| {
+            calling(format!("failed to call webhook: couldn't get version/kind; json parse error: {error}"))
+        })?;
+        review::read(version, &uid, mutating, &answer)
+            .map_err(|why| calling(format!("received invalid webhook response: {why}")))
+    }
+}
+
+/// Why a hook did not let the request pass.
+enum HookError {
+    /// It could not be asked: its failure policy decides.
+    Calling(CallingWebhook),
+    /// It, or what it wants, ends the request.
+    Refused(StatusError),
+}
+
+impl HookError {
+    /// The request's answer; `None` where the hook's policy is to go on.
+    fn into_answer(self, hook: &Hook) -> Option<StatusError> {
+        match self {
+            HookError::Refused(error) => Some(error),
+            HookError::Calling(error) if hook.ignores_failure => {
+                tracing::warn!(%error, "a webhook failed; going on without it");
+                None
+            }
+            HookError::Calling(error) => Some(StatusError::internal(error)),
+        }
+    }
+}
+
+/// The request's namespace as webhooks see it: that of a namespace is its own name.
+fn namespace_of(request: &Request) -> &str {
+    let is_namespace = request.resource.group.is_empty() && request.resource.resource == "namespaces";
+    if is_namespace && request.namespace.is_empty() { &request.name } else { &request.namespace }
+}
+
+fn operation_name(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Create => "CREATE",
+        Operation::Update => "UPDATE",
+        Operation::Delete => "DELETE",
+        Operation::Connect => "CONNECT",
+    }
+}
+
+/// Calls the webhooks of MutatingWebhookConfigurations.
+pub struct MutatingAdmissionWebhook(Option<Webhooks>);
+
+impl MutatingAdmissionWebhook {
+    pub fn new(objects: &Arc<dyn Objects>, outbound: &Outbound) -> Self {
+        MutatingAdmissionWebhook(Webhooks::new("mutatingwebhookconfigurations", objects, outbound))
+    }
+}
+
+#[async_trait::async_trait]
+impl Plugin for MutatingAdmissionWebhook {
+    fn name(&self) -> &'static str {
+        "MutatingAdmissionWebhook"
+    }
+
+    fn handles(&self, _: Operation) -> bool {
+        self.0.as_ref().is_some_and(|w| !w.configurations.is_empty())
+    }
+
+    async fn mutate(&self, request: &mut Request) -> Result<(), StatusError> {
+        match &self.0 {
+            Some(webhooks) => mutating::dispatch(webhooks, request).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Calls the webhooks of ValidatingWebhookConfigurations.
+pub struct ValidatingAdmissionWebhook(Option<Webhooks>);
+
+impl ValidatingAdmissionWebhook {
+    pub fn new(objects: &Arc<dyn Objects>, outbound: &Outbound) -> Self {
+        ValidatingAdmissionWebhook(Webhooks::new("validatingwebhookconfigurations", objects, outbound))
+    }
+}
+
+#[async_trait::async_trait]
+impl Plugin for ValidatingAdmissionWebhook {
+    fn name(&self) -> &'static str {
+        "ValidatingAdmissionWebhook"
+    }
+
+    fn handles(&self, _: Operation) -> bool {
+        self.0.as_ref().is_some_and(|w| !w.configurations.is_empty())
+    }
+
+    async fn validate(&self, request: &mut Request) -> Result<(), StatusError> {
+        match &self.0 {
+            Some(webhooks) => validating::dispatch(webhooks, request).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Upstream's default time for a hook that names none.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);

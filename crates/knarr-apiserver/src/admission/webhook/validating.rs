@@ -1,0 +1,96 @@
+//! Validating hooks: all are asked at once, and the first refusal is the answer.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use knarr_api::{Object, StatusError};
+
+use super::super::Request;
+use super::review::{self, Response};
+use super::selection::{self, Invocation};
+use super::{HookError, Webhooks};
+
+const FAILED_OPEN: &str = "failed-open.validating.webhook.admission.k8s.io/";
+
+/// What one hook said, with what it leaves on the request.
+#[derive(Default)]
+struct Said {
+    refusal: Option<StatusError>,
+    warnings: Vec<String>,
+    annotations: Vec<(String, String)>,
+}
+
+pub(super) async fn dispatch(webhooks: &Webhooks, request: &mut Request) -> Result<(), StatusError> {
+    let mut invocations = Vec::new();
+    for hook in &webhooks.hooks_for(request).hooks {
+        invocations.extend(selection::invocation(&webhooks.registry, hook, request)?);
+    }
+    if invocations.is_empty() {
+        return Ok(());
+    }
+    let shown = &*request;
+    let mut calls: FuturesUnordered<_> =
+        invocations.iter().enumerate().map(|(index, invocation)| ask(webhooks, invocation, index, shown)).collect();
+    let mut all = Vec::new();
+    while let Some(said) = calls.next().await {
+        all.push(said);
+    }
+    drop(calls);
+    let mut refusal = None;
+    for said in all {
+        request.warnings.extend(said.warnings);
+        request.audit_annotations.extend(said.annotations);
+        refusal = refusal.or(said.refusal);
+    }
+    refusal.map_or(Ok(()), Err)
+}
+
+async fn ask(webhooks: &Webhooks, invocation: &Invocation, index: usize, request: &Request) -> Said {
+    let hook = &invocation.hook;
+    match call(webhooks, invocation, request).await {
+        Ok(response) => {
+            let annotations = response.audit_annotations.into_iter();
+            Said {
+                refusal: (!response.allowed).then(|| review::denied(&hook.name, response.result)),
+                warnings: response.warnings,
+                annotations: annotations.map(|(key, value)| (format!("{}/{key}", hook.name), value)).collect(),
+            }
+        }
+        Err(error) => {
+            let refusal = error.into_answer(hook);
+            let annotation = (format!("{FAILED_OPEN}round_0_index_{index}"), hook.name.clone());
+            let annotations = if refusal.is_none() { vec![annotation] } else { Vec::new() };
+            Said { refusal, annotations, ..Said::default() }
+        }
+    }
+}
+
+async fn call(webhooks: &Webhooks, invocation: &Invocation, request: &Request) -> Result<Response, HookError> {
+    let (object, old) = (request.object.as_ref(), request.old_object.as_deref());
+    let Some(other) = &invocation.other else {
+        return webhooks.call(invocation, request, object, old, false).await;
+    };
+    let convert = async |object: Option<&Object>| match object {
+        Some(object) => webhooks.convert(request, object.clone(), other).await.map(Some),
+        None => Ok(None),
+    };
+    let (object, old) = (convert(object).await?, convert(old).await?);
+    webhooks.call(invocation, request, object.as_ref(), old.as_ref(), false).await
+}
+
+impl Webhooks {
+    /// The object in the version that a hook wants.
+    pub(super) async fn convert(
+        &self,
+        request: &Request,
+        object: Object,
+        to: &Arc<crate::registry::Served>,
+    ) -> Result<Object, HookError> {
+        let kind = selection::kind_of(&to.resource, &request.subresource);
+        if kind == selection::kind_of(&request.resource, &request.subresource) {
+            return Ok(object);
+        }
+        self.registry.convert(to, object, &kind).await.map_err(HookError::Refused)
+    }
+}
