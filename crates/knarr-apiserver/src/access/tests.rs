@@ -141,6 +141,7 @@ fn create(resource: &str, user: User, object: Value) -> admission::Request {
         dry_run: false,
         warnings: Vec::new(),
         audit_annotations: Vec::new(),
+        reinvocation: Default::default(),
     }
 }
 

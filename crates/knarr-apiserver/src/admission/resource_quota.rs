@@ -142,6 +142,7 @@ mod tests {
             dry_run: false,
             warnings: Vec::new(),
             audit_annotations: Vec::new(),
+            reinvocation: Default::default(),
         }
     }
 

@@ -197,7 +197,7 @@ impl Watcher {
         let path = format!("/apis/{}", self.service.version);
         let url = client.url(&path);
         let failing = |why: String| format!("failing or missing response from {url}: {why}");
-        let answer = client.get(&path, headers("application/json"), CHECK_LIMITS).await;
+        let answer = client.get_with(&path, headers("application/json"), CHECK_LIMITS).await;
         let code = answer.map_err(|error| failing(error.to_string()))?.status();
         if code.is_success() { Ok(()) } else { Err(failing(format!("bad status from {url}: {}", code.as_u16()))) }
     }

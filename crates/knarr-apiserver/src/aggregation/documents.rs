@@ -69,12 +69,12 @@ pub(super) async fn fetch(client: &Client, version: &GroupVersion, before: Optio
 }
 
 async fn get_json(client: &Client, path: &str) -> Option<Value> {
-    let answer = client.get(path, headers("application/json"), LIMITS).await.ok()?;
+    let answer = client.get_with(path, headers("application/json"), LIMITS).await.ok()?;
     (answer.status() == StatusCode::OK).then(|| serde_json::from_slice(answer.body()).ok())?
 }
 
 async fn aggregated(client: &Client, version: &GroupVersion) -> Option<Vec<Value>> {
-    let answer = client.get("/apis", headers(AGGREGATED), LIMITS).await.ok()?;
+    let answer = client.get_with("/apis", headers(AGGREGATED), LIMITS).await.ok()?;
     let content_type = answer.headers().get(CONTENT_TYPE)?.to_str().ok()?;
     if answer.status() != StatusCode::OK || !content_type.contains("as=APIGroupDiscoveryList") {
         return None;
@@ -137,7 +137,7 @@ async fn openapi_v2(client: &Client, document: &mut Document) {
     if let Ok(etag) = document.openapi_v2_etag.parse() {
         headers.insert(IF_NONE_MATCH, etag);
     }
-    let Ok(answer) = client.get("/openapi/v2", headers, OPENAPI_LIMITS).await else { return };
+    let Ok(answer) = client.get_with("/openapi/v2", headers, OPENAPI_LIMITS).await else { return };
     if answer.status() == StatusCode::OK {
         let etag = answer.headers().get(ETAG).and_then(|v| v.to_str().ok());
         document.openapi_v2_etag = etag.unwrap_or_default().to_string();

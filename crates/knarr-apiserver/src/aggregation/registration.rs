@@ -55,7 +55,8 @@ pub(super) async fn run(aggregator: &Aggregator) {
     loop {
         let (at_services, at_definitions) = (services.snapshot().revision, definitions.snapshot().revision);
         let wanted = wanted(&definitions.snapshot(), first);
-        match reconcile(aggregator, &services.snapshot(), &wanted, first).await {
+        let stored = std::sync::Arc::clone(&services.snapshot());
+        match reconcile(aggregator, &stored, &wanted, first).await {
             Ok(()) => first = false,
             Err(error) => {
                 tracing::warn!(%error, "cannot register all APIServices");
@@ -121,12 +122,12 @@ async fn reconcile(
 ) -> Result<(), StatusError> {
     let names: std::collections::BTreeSet<&str> =
         stored.entries.keys().map(|name| &**name).chain(wanted.keys().map(String::as_str)).collect();
-    let mut all = stream::iter(names)
-        .map(|name| {
-            let current = stored.entries.get(name).map(|entry| entry.object());
-            reconcile_one(aggregator, name, current, wanted.get(name), first)
-        })
-        .buffer_unordered(AT_ONCE);
+    let mut steps = Vec::with_capacity(names.len());
+    for name in names {
+        let current = stored.entries.get(name).map(|entry| entry.object());
+        steps.push(reconcile_one(aggregator, name, current, wanted.get(name), first));
+    }
+    let mut all = stream::iter(steps).buffer_unordered(AT_ONCE);
     while let Some(done) = all.next().await {
         done?;
     }

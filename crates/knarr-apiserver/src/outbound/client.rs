@@ -118,8 +118,17 @@ impl Client {
         tokio::time::timeout(limits.timeout, call).await.map_err(timed_out)?
     }
 
-    /// Reads a document with these headers; whatever the code, the answer is the caller's to judge.
-    pub async fn get(
+    /// Reads a document of this type; whatever the code, the answer is the caller's to judge.
+    pub async fn get(&self, path_and_query: &str, accept: &str, limits: Limits) -> Result<Response<Bytes>, CallError> {
+        let mut headers = HeaderMap::new();
+        if let Ok(accept) = HeaderValue::from_str(accept) {
+            headers.insert(ACCEPT, accept);
+        }
+        self.get_with(path_and_query, headers, limits).await
+    }
+
+    /// As [`Client::get`], with these headers; whatever the code, the answer is the caller's to judge.
+    pub async fn get_with(
         &self,
         path_and_query: &str,
         headers: HeaderMap,

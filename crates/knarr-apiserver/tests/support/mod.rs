@@ -13,6 +13,8 @@ use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
+pub mod remote;
+
 pub struct Server {
     pub api: ApiServer,
     pub registry: Arc<Registry>,
@@ -42,11 +44,16 @@ impl Answer {
 
 impl Server {
     pub async fn start() -> Server {
+        Self::start_with(|_| Config::default()).await
+    }
+
+    /// A server that is made of what the registry is given to.
+    pub async fn start_with(config: impl FnOnce(&Arc<Registry>) -> Config) -> Server {
         let stop = CancellationToken::new();
         let directory = tempfile::tempdir().expect("a directory");
         let store = Arc::new(knarr_store::Embedded::open(directory.path()).expect("an empty store"));
         let registry = Registry::open(store, false, stop.clone()).await.expect("an empty store opens");
-        let api = ApiServer::new(Config::default(), registry.clone());
+        let api = ApiServer::new(config(&registry), registry.clone());
         Server { api, registry, _stop: stop.drop_guard(), _directory: directory }
     }
 

@@ -71,15 +71,24 @@ async fn call(webhooks: &Webhooks, invocation: &Invocation, request: &Request) -
     let Some(other) = &invocation.other else {
         return webhooks.call(invocation, request, object, old, false).await;
     };
-    let convert = async |object: Option<&Object>| match object {
-        Some(object) => webhooks.convert(request, object.clone(), other).await.map(Some),
-        None => Ok(None),
-    };
-    let (object, old) = (convert(object).await?, convert(old).await?);
+    let object = webhooks.convert_any(request, object, other).await?;
+    let old = webhooks.convert_any(request, old, other).await?;
     webhooks.call(invocation, request, object.as_ref(), old.as_ref(), false).await
 }
 
 impl Webhooks {
+    async fn convert_any(
+        &self,
+        request: &Request,
+        object: Option<&Object>,
+        to: &Arc<crate::registry::Served>,
+    ) -> Result<Option<Object>, HookError> {
+        match object {
+            Some(object) => self.convert(request, object.clone(), to).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The object in the version that a hook wants.
     pub(super) async fn convert(
         &self,
