@@ -89,10 +89,13 @@ impl Hook {
     }
 }
 
+/// One configuration as it is stored, and its hooks.
+type Own = (Arc<Entry>, Vec<Arc<Hook>>);
+
 /// The hooks of all configurations of one kind. What is stored when a request arrives is what it sees: there is nothing to wait for.
 #[derive(Default)]
 pub(super) struct Configurations {
-    by_name: HashMap<Arc<str>, (Arc<Entry>, Vec<Arc<Hook>>), RandomState>,
+    by_name: HashMap<Arc<str>, Own, RandomState>,
     /// In the order of the configurations' names, then as they stand there.
     pub hooks: Vec<Arc<Hook>>,
 }

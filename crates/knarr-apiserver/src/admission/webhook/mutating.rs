@@ -41,7 +41,8 @@ pub(super) async fn dispatch(webhooks: &Webhooks, request: &mut Request) -> Resu
         memory.require_again();
     }
     let result = round(webhooks, request, &mut memory).await;
-    if !request.reinvocation.second_round && !(memory.invoked.is_empty() && memory.again.is_empty()) {
+    let nothing_to_repeat = memory.invoked.is_empty() && memory.again.is_empty();
+    if !request.reinvocation.second_round && !nothing_to_repeat {
         memory.output = request.object.clone();
     }
     request.reinvocation.webhooks = memory;
