@@ -215,6 +215,17 @@ pub fn apply(
     Ok(object)
 }
 
+/// Lays a configuration over an object without recording who owns what, as a MutatingAdmissionPolicy does. Fails with what is
+/// wrong with the configuration's types; `ty` is `None` where the schema does not know the kind.
+pub fn merge_unowned(schema: &Schema, ty: Option<TypeId>, live: &Object, config: &Object) -> Result<Object, String> {
+    let typed = Typed { schema };
+    let root = ty.map_or(Atom::Deduced, |ty| typed.root(ty));
+    match typed.check(root, config).as_slice() {
+        [] => Ok(typed.merge(root, live, config)),
+        errors => Err(errors.join(", ")),
+    }
+}
+
 fn check_configuration(scope: &Scope<'_>, config: &Object) -> Result<(), StatusError> {
     let word = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
     if word("apiVersion") != scope.api_version || word("kind") != scope.kind {

@@ -7,6 +7,7 @@ mod namespace_lifecycle;
 mod node_restriction;
 mod nodes;
 mod pod_security;
+mod policy;
 mod priority;
 mod rbac_escalation;
 mod refusal;
@@ -25,6 +26,7 @@ pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use nodes::{DefaultTolerationSeconds, TaintNodesByCondition};
 pub use pod_security::PodSecurity;
+pub use policy::{MutatingAdmissionPolicy, PolicyExpressions, ValidatingAdmissionPolicy};
 pub use priority::Priority;
 pub use rbac_escalation::RbacEscalation;
 pub use resource_quota::ResourceQuota;
@@ -81,6 +83,7 @@ pub struct Reinvocation {
     pub wanted: bool,
     /// This is the second round; there is no third.
     pub second_round: bool,
+    policies: policy::Memory,
     webhooks: webhook::Memory,
 }
 

@@ -15,6 +15,9 @@ mod selection;
 mod validating;
 
 pub(super) use mutating::Memory;
+pub(super) use review::{kind_value, resource_value, user_value};
+pub(super) use rules::{Coordinates, Rule};
+pub(super) use selection::{equivalents, kind_of};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,12 +131,12 @@ impl HookError {
 }
 
 /// The request's namespace as webhooks see it: that of a namespace is its own name.
-fn namespace_of(request: &Request) -> &str {
+pub(super) fn namespace_of(request: &Request) -> &str {
     let is_namespace = request.resource.group.is_empty() && request.resource.resource == "namespaces";
     if is_namespace && request.namespace.is_empty() { &request.name } else { &request.namespace }
 }
 
-fn operation_name(operation: Operation) -> &'static str {
+pub(super) fn operation_name(operation: Operation) -> &'static str {
     match operation {
         Operation::Create => "CREATE",
         Operation::Update => "UPDATE",

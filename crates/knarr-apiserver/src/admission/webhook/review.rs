@@ -42,15 +42,15 @@ struct Asked<'a> {
     options: &'a Object,
 }
 
-fn kind_value(kind: &GroupVersionKind) -> Value {
+pub(in crate::admission) fn kind_value(kind: &GroupVersionKind) -> Value {
     json!({"group": kind.group, "version": kind.version, "kind": kind.kind})
 }
 
-fn resource_value(resource: &knarr_api::Resource) -> Value {
+pub(in crate::admission) fn resource_value(resource: &knarr_api::Resource) -> Value {
     json!({"group": resource.group, "version": resource.version, "resource": resource.resource})
 }
 
-fn user_value(request: &Request) -> Value {
+pub(in crate::admission) fn user_value(request: &Request) -> Value {
     let user = &request.user;
     let mut value = Map::new();
     for (field, text) in [("username", &user.name), ("uid", &user.uid)] {

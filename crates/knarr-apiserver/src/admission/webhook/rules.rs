@@ -7,7 +7,7 @@ use super::operation_name;
 
 /// A request's coordinates, as rules see them.
 #[derive(Clone, Copy)]
-pub(super) struct Coordinates<'a> {
+pub(in crate::admission) struct Coordinates<'a> {
     pub operation: Operation,
     pub group: &'a str,
     pub version: &'a str,
@@ -17,7 +17,7 @@ pub(super) struct Coordinates<'a> {
 }
 
 /// `RuleWithOperations`
-pub(super) struct Rule {
+pub(in crate::admission) struct Rule {
     operations: Vec<String>,
     groups: Vec<String>,
     versions: Vec<String>,
@@ -33,7 +33,7 @@ enum Scope {
 }
 
 impl Rule {
-    pub(super) fn of(value: &Value) -> Rule {
+    pub(in crate::admission) fn of(value: &Value) -> Rule {
         let texts = |field: &str| -> Vec<String> {
             value[field].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_string).collect()
         };
@@ -50,7 +50,7 @@ impl Rule {
         }
     }
 
-    pub(super) fn matches(&self, at: &Coordinates<'_>) -> bool {
+    pub(in crate::admission) fn matches(&self, at: &Coordinates<'_>) -> bool {
         self.in_scope(at)
             && holds(&self.operations, operation_name(at.operation))
             && holds(&self.groups, at.group)

@@ -23,7 +23,7 @@ pub(super) struct Invocation {
 }
 
 /// The kind of the request's object.
-pub(super) fn kind_of(resource: &Resource, subresource: &str) -> GroupVersionKind {
+pub(in crate::admission) fn kind_of(resource: &Resource, subresource: &str) -> GroupVersionKind {
     let Some(kind) = resource.subresource(subresource).map(|s| &s.kind) else { return resource.gvk() };
     if kind.version.is_empty() {
         return GroupVersionKind::new(resource.group.clone(), resource.version.clone(), kind.kind.clone());
@@ -86,7 +86,7 @@ fn coordinates<'a>(resource: &'a Resource, request: &'a Request) -> Coordinates<
 }
 
 /// Other resources of the same stored objects.
-fn equivalents(registry: &Registry, request: &Request) -> Vec<Arc<Served>> {
+pub(in crate::admission) fn equivalents(registry: &Registry, request: &Request) -> Vec<Arc<Served>> {
     let row = &request.resource;
     let Some(own) = registry.served(&row.group, &row.version, &row.resource) else { return Vec::new() };
     let table = registry.table();

@@ -1,0 +1,109 @@
+//! Expressions of policies and webhooks, checked when they are written.
+
+use knarr_api::field::{ErrorKind, FieldError, Path};
+use knarr_api::object::ObjectExt;
+use knarr_api::{Object, StatusError};
+use knarr_cel::admission::{Available, MatchConditions};
+use serde_json::Value;
+
+use super::super::Request;
+use super::definition::{Environments, list, text};
+
+/// Refuses an object whose expressions do not compile. Expressions that stand already are not looked at again.
+pub fn check(request: &Request) -> Result<(), StatusError> {
+    let Some(object) = &request.object else { return Ok(()) };
+    let unchanged = |old: &Object| old["spec"] == object["spec"] && old["webhooks"] == object["webhooks"];
+    if request.old_object.as_deref().is_some_and(unchanged) {
+        return Ok(());
+    }
+    let mut errors = Vec::new();
+    let root = Path::ROOT;
+    let spec = root.child("spec");
+    match request.resource.resource.as_str() {
+        "validatingadmissionpolicies" => validating(&object["spec"], &spec, &mut errors),
+        "mutatingadmissionpolicies" => mutating(&object["spec"], &spec, &mut errors),
+        "validatingwebhookconfigurations" | "mutatingwebhookconfigurations" => {
+            let path = root.child("webhooks");
+            for (i, webhook) in list(object, "webhooks").iter().enumerate() {
+                let available = Available { params: false, authorizer: true };
+                conditions(webhook, available, &path.index(i), &mut errors);
+            }
+        }
+        _ => {}
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(StatusError::invalid(&request.resource.gvk(), object.name(), errors))
+}
+
+fn conditions(holder: &Value, available: Available, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let path = path.child("matchConditions");
+    let (_, wrong) = MatchConditions::compile(&holder["matchConditions"], available);
+    for error in wrong.into_iter().filter(|error| !error.expression.trim().is_empty()) {
+        push(errors, &path.index(error.index).child("expression"), &error.expression, error.detail);
+    }
+}
+
+fn push(errors: &mut Vec<FieldError>, path: &Path<'_>, expression: &str, detail: String) {
+    let value = Some(Value::from(expression).to_string());
+    errors.push(FieldError { kind: ErrorKind::Invalid, path: path.to_string(), value, detail });
+}
+
+/// What both kinds of policy have.
+fn common(spec: &Value, mutating: bool, path: &Path<'_>, errors: &mut Vec<FieldError>) -> Environments {
+    let available = Available { params: spec["paramKind"].is_object(), authorizer: true };
+    conditions(spec, available, path, errors);
+    let environments = Environments::of(spec, mutating);
+    let variables_path = path.child("variables");
+    let given = list(spec, "variables");
+    for (i, (_, compiled)) in environments.variables.iter().enumerate() {
+        let expression = text(&given[i], "expression");
+        if let (Err(why), false) = (compiled, expression.trim().is_empty()) {
+            push(errors, &variables_path.index(i).child("expression"), expression, why.clone());
+        }
+    }
+    environments
+}
+
+fn expression<T>(
+    value: &Value,
+    field: &str,
+    path: &Path<'_>,
+    errors: &mut Vec<FieldError>,
+    compile: impl FnOnce(&str) -> Result<T, String>,
+) {
+    let given = text(value, field);
+    if given.trim().is_empty() {
+        return;
+    }
+    if let Err(why) = compile(given) {
+        push(errors, &path.child(field), given, why);
+    }
+}
+
+fn validating(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let environments = common(spec, false, path, errors);
+    let validations = path.child("validations");
+    for (i, value) in list(spec, "validations").iter().enumerate() {
+        let path = validations.index(i);
+        expression(value, "expression", &path, errors, |e| environments.condition(e));
+        expression(value, "messageExpression", &path, errors, |e| environments.message(e));
+    }
+    let annotations = path.child("auditAnnotations");
+    for (i, value) in list(spec, "auditAnnotations").iter().enumerate() {
+        expression(value, "valueExpression", &annotations.index(i), errors, |e| environments.annotation(e));
+    }
+}
+
+fn mutating(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    let environments = common(spec, true, path, errors);
+    let mutations = path.child("mutations");
+    for (i, value) in list(spec, "mutations").iter().enumerate() {
+        let path = mutations.index(i);
+        for (field, json_patch) in [("jsonPatch", true), ("applyConfiguration", false)] {
+            let compile = |e: &str| environments.mutation(e, json_patch);
+            expression(&value[field], "expression", &path.child(field), errors, compile);
+        }
+    }
+}
