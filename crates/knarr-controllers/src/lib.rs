@@ -25,6 +25,7 @@ mod root_ca;
 mod service_accounts;
 mod service_endpoints;
 mod taint_eviction;
+mod validating_admission_policy_status;
 
 use std::sync::Arc;
 
@@ -102,6 +103,7 @@ const CONTROLLERS: &[Start] = &[
     |c| Box::pin(job::run(c)),
     |c| Box::pin(node_lifecycle::run(c)),
     |c| Box::pin(taint_eviction::run(c)),
+    |c| Box::pin(validating_admission_policy_status::run(c)),
 ];
 
 #[cfg(test)]

@@ -5,9 +5,11 @@
 
 mod conditions;
 mod environment;
+mod type_check;
 
 pub use conditions::{ConditionError, MatchConditions, Matched, compile, describe};
 pub use environment::{
     Available, Composed, ComposedVariables, Input, admission_request_type, declare_variables, environment,
     namespace_type,
 };
+pub use type_check::{ExpressionWarning, Kinds, type_check};
