@@ -107,7 +107,7 @@ impl Reason {
 }
 
 /// `metav1.StatusCause`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Default)]
 pub struct Cause {
     pub reason: String,
     pub message: String,

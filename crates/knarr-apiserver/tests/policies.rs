@@ -189,7 +189,7 @@ async fn expressions_may_ask_the_authorizer() {
     let server = server().await;
     let spec = json!({"validations": [
         {"expression": "authorizer.requestResource.check('create').allowed()"},
-        {"expression": "authorizer.group('').resource('pods').namespace('x').check('escape').allowed()",
+        {"expression": "authorizer.serviceAccount('ns', 'robot').group('').resource('pods').namespace('x').check('escape').allowed()",
          "messageExpression": "'asked by ' + request.userInfo.username"},
     ]});
     validating(&server, spec, json!({})).await;

@@ -77,7 +77,8 @@ impl Kinds for Served<'_> {
         }
         let definition = self.0.get("", &format!("{resource}.{group}"))?;
         let serves = definition.spec.versions.iter().any(|v| v.served && v.name == version);
-        serves.then(|| GroupVersionKind::new(group, version, definition.spec.names.kind.clone()))
+        serves
+            .then(|| GroupVersionKind::new(group.to_string(), version.to_string(), definition.spec.names.kind.clone()))
     }
 
     fn type_of(&self, kind: &GroupVersionKind) -> Option<Type> {

@@ -81,7 +81,7 @@ fn list<'a>(value: &'a Json, name: &str) -> &'a [Json] {
 fn param_kind(spec: &Json) -> Option<GroupVersionKind> {
     let given = &spec["paramKind"];
     let version = GroupVersion::parse(given["apiVersion"].as_str()?)?;
-    Some(GroupVersionKind::new(version.group, version.version, given["kind"].as_str()?))
+    Some(GroupVersionKind::new(version.group, version.version, given["kind"].as_str()?.to_string()))
 }
 
 /// The kinds that rules name without wildcards, in the order of their names.

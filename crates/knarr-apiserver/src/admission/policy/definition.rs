@@ -186,7 +186,7 @@ impl Definition {
 
 fn param_kind(value: &Value) -> Option<GroupVersionKind> {
     let version = GroupVersion::parse(text(value, "apiVersion"))?;
-    value.is_object().then(|| GroupVersionKind::new(version.group, version.version, text(value, "kind")))
+    value.is_object().then(|| GroupVersionKind::new(version.group, version.version, text(value, "kind").to_string()))
 }
 
 impl Validation {
