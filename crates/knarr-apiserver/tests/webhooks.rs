@@ -4,6 +4,7 @@ mod support;
 
 use base64::Engine;
 use knarr_apiserver::admission::{self, MutatingAdmissionWebhook, ValidatingAdmissionWebhook};
+use knarr_apiserver::authorization;
 use knarr_apiserver::objects::Objects;
 use knarr_apiserver::outbound::Outbound;
 use knarr_apiserver::registry::Hooks;
@@ -22,9 +23,10 @@ async fn server() -> Server {
     let server = Server::start_with(|registry: &Arc<Registry>| {
         let objects: Arc<dyn Objects> = registry.clone();
         let outbound = Outbound::new(objects.clone());
+        let authorizers = authorization::Chain::default();
         let admission = admission::Chain::new(vec![
-            Arc::new(MutatingAdmissionWebhook::new(&objects, &outbound)),
-            Arc::new(ValidatingAdmissionWebhook::new(&objects, &outbound)),
+            Arc::new(MutatingAdmissionWebhook::new(&objects, &outbound, authorizers.clone())),
+            Arc::new(ValidatingAdmissionWebhook::new(&objects, &outbound, authorizers)),
         ]);
         Config { hooks: Hooks { admission, ..Hooks::default() }, ..Config::default() }
     })
@@ -304,4 +306,22 @@ async fn a_webhook_behind_a_service_is_called_at_its_endpoint() {
         refused["message"],
         format!("Internal error occurred: failed calling webhook \"v.example.com\": failed to call webhook: {why}")
     );
+}
+
+#[tokio::test]
+async fn match_conditions_choose_requests() {
+    let server = server().await;
+    let remote = Remote::webhook(|_, _| json!({"allowed": false})).await;
+    let conditions = json!({"matchConditions": [
+        {"name": "named", "expression": "object.metadata.name != 'free'"},
+        {"name": "labelled", "expression": "object.metadata.name != 'wrong' || object.metadata.labels['x'] == 'y'"},
+    ]});
+    configure(&server, VALIDATING, "v", json!([hook("v", remote.at("/v"), conditions)])).await;
+    server.post(CONFIG_MAPS, &config_map("free", json!({}))).await.ok();
+    let refused = server.post(CONFIG_MAPS, &config_map("held", json!({}))).await;
+    assert_eq!(refused.json()["message"], "admission webhook \"v.example.com\" denied the request without explanation");
+    let failed = server.post(CONFIG_MAPS, &config_map("wrong", json!({}))).await;
+    assert_eq!(failed.code, 403);
+    let why = "resulted in error: no such key: labels";
+    assert!(failed.json()["message"].as_str().unwrap().contains(why), "{}", failed.json());
 }

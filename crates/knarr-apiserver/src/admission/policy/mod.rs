@@ -16,7 +16,10 @@ mod params;
 mod request;
 mod validating;
 
+pub(super) use authorizer::Asking;
+pub(super) use matching::Matched;
 pub(super) use mutating::Memory;
+pub(super) use request::Shown;
 
 use std::sync::Arc;
 

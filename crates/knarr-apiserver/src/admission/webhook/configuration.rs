@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use knarr_api::selector::LabelSelector;
+use knarr_cel::admission::{Available, MatchConditions};
 use serde_json::Value;
 
 use super::DEFAULT_TIMEOUT;
@@ -52,6 +53,7 @@ pub(super) struct Hook {
     pub review_version: Option<ReviewVersion>,
     /// `reinvocationPolicy: IfNeeded`
     pub reinvoked: bool,
+    pub conditions: MatchConditions,
 }
 
 impl Hook {
@@ -85,6 +87,11 @@ impl Hook {
             timeout: value["timeoutSeconds"].as_u64().map_or(DEFAULT_TIMEOUT, Duration::from_secs),
             review_version,
             reinvoked: text("reinvocationPolicy") == "IfNeeded",
+            conditions: MatchConditions::compile(
+                &value["matchConditions"],
+                Available { params: false, authorizer: true },
+            )
+            .0,
         }
     }
 }

@@ -25,7 +25,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use knarr_api::{Object, StatusError};
 
+use super::policy::{Asking, Matched, Shown};
+use super::refusal::forbidden;
 use super::{Operation, Plugin, Request};
+use crate::authorization;
 use crate::cache::Derived;
 use crate::objects::Objects;
 use crate::outbound::{CallError, CallingWebhook, Limits, Outbound};
@@ -52,17 +55,25 @@ struct Webhooks {
     registry: Arc<Registry>,
     outbound: Outbound,
     configurations: Derived<Configurations>,
+    /// Who answers what match conditions ask.
+    authorizer: authorization::Chain,
 }
 
 impl Webhooks {
     /// `None` over objects that are no registry's: then there are no webhooks.
-    fn new(resource: &'static str, objects: &Arc<dyn Objects>, outbound: &Outbound) -> Option<Self> {
+    fn new(
+        resource: &'static str,
+        objects: &Arc<dyn Objects>,
+        outbound: &Outbound,
+        authorizer: authorization::Chain,
+    ) -> Option<Self> {
         let registry = objects.clone().registry()?;
         let cache = registry.cache(&knarr_api::GroupResource::new("admissionregistration.k8s.io", resource));
         Some(Webhooks {
             registry,
             outbound: outbound.clone(),
             configurations: Derived::new(cache, configuration::compile),
+            authorizer,
         })
     }
 
@@ -72,6 +83,23 @@ impl Webhooks {
             return Arc::default();
         }
         self.configurations.get()
+    }
+
+    /// Whether the hook's match conditions want the request. Conditions that fail refuse it, unless the hook's policy is to go on.
+    async fn wants(&self, invocation: &Invocation, request: &Request) -> Result<bool, StatusError> {
+        let hook = &invocation.hook;
+        if hook.conditions.is_empty() {
+            return Ok(true);
+        }
+        let matched = Matched { resource: invocation.resource.clone(), other: invocation.other.clone() };
+        let shown = Shown::new(&self.registry, request, &matched).await?;
+        let asking = Arc::new(Asking { chain: &self.authorizer, user: &request.user });
+        match hook.conditions.evaluate(&shown.input(None, None, asking)) {
+            knarr_cel::admission::Matched::Yes => Ok(true),
+            knarr_cel::admission::Matched::No(_) => Ok(false),
+            knarr_cel::admission::Matched::Error(_) if hook.ignores_failure => Ok(false),
+            knarr_cel::admission::Matched::Error(why) => Err(forbidden(request, why)),
+        }
     }
 
     /// Shows one hook the request.
@@ -149,8 +177,8 @@ pub(super) fn operation_name(operation: Operation) -> &'static str {
 pub struct MutatingAdmissionWebhook(Option<Webhooks>);
 
 impl MutatingAdmissionWebhook {
-    pub fn new(objects: &Arc<dyn Objects>, outbound: &Outbound) -> Self {
-        MutatingAdmissionWebhook(Webhooks::new("mutatingwebhookconfigurations", objects, outbound))
+    pub fn new(objects: &Arc<dyn Objects>, outbound: &Outbound, authorizer: authorization::Chain) -> Self {
+        MutatingAdmissionWebhook(Webhooks::new("mutatingwebhookconfigurations", objects, outbound, authorizer))
     }
 }
 
@@ -176,8 +204,8 @@ impl Plugin for MutatingAdmissionWebhook {
 pub struct ValidatingAdmissionWebhook(Option<Webhooks>);
 
 impl ValidatingAdmissionWebhook {
-    pub fn new(objects: &Arc<dyn Objects>, outbound: &Outbound) -> Self {
-        ValidatingAdmissionWebhook(Webhooks::new("validatingwebhookconfigurations", objects, outbound))
+    pub fn new(objects: &Arc<dyn Objects>, outbound: &Outbound, authorizer: authorization::Chain) -> Self {
+        ValidatingAdmissionWebhook(Webhooks::new("validatingwebhookconfigurations", objects, outbound, authorizer))
     }
 }
 

@@ -52,6 +52,9 @@ pub(super) async fn dispatch(webhooks: &Webhooks, request: &mut Request) -> Resu
 async fn round(webhooks: &Webhooks, request: &mut Request, memory: &mut Memory) -> Result<(), StatusError> {
     for (index, hook) in webhooks.hooks_for(request).hooks.iter().enumerate() {
         let Some(invocation) = selection::invocation(&webhooks.registry, hook, request)? else { continue };
+        if !webhooks.wants(&invocation, request).await? {
+            continue;
+        }
         if request.reinvocation.second_round && !memory.again.contains(&hook.id) {
             continue;
         }

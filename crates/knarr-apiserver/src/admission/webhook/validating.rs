@@ -24,7 +24,10 @@ struct Said {
 pub(super) async fn dispatch(webhooks: &Webhooks, request: &mut Request) -> Result<(), StatusError> {
     let mut invocations = Vec::new();
     for hook in &webhooks.hooks_for(request).hooks {
-        invocations.extend(selection::invocation(&webhooks.registry, hook, request)?);
+        let Some(invocation) = selection::invocation(&webhooks.registry, hook, request)? else { continue };
+        if webhooks.wants(&invocation, request).await? {
+            invocations.push(invocation);
+        }
     }
     if invocations.is_empty() {
         return Ok(());
