@@ -114,6 +114,38 @@ async fn an_issuers_token_is_the_user_of_its_claims() {
     assert_eq!(one["groups"], json!(["oidc:solo", "system:authenticated"]));
 }
 
+const EXPRESSIONS: &str = "  claimMappings:
+    username: {expression: \"'user:' + claims.sub\"}
+    groups: {expression: \"claims.roles.split(',')\"}
+    uid: {expression: claims.tenant}
+    extra:
+    - {key: acme.test/tenant, valueExpression: claims.tenant}
+  claimValidationRules:
+  - {expression: \"claims.tenant == 'acme'\", message: only acme}
+  userValidationRules:
+  - {expression: \"!user.username.startsWith('user:system:')\", message: no system users}
+";
+
+#[tokio::test]
+async fn expressions_make_users_and_refuse_them() {
+    let provider = Provider::start().await;
+    let server = guarded(configuration(&provider.authenticator(EXPRESSIONS), "")).await;
+    let user = server.whoami(&provider.token(&json!({"roles": "a,b", "jti": null}))).await.expect("a user");
+    assert_eq!(
+        user,
+        json!({"username": "user:jane", "uid": "acme", "groups": ["a", "b", "system:authenticated"],
+            "extra": {"acme.test/tenant": ["acme"]}})
+    );
+    for changes in
+        [json!({"tenant": "other"}), json!({"sub": "system:x"}), json!({"tenant": null}), json!({"roles": 7})]
+    {
+        assert_eq!(server.whoami(&provider.token(&changes)).await, Err(401), "{changes}");
+    }
+    let broken = EXPRESSIONS.replace("claims.tenant}", "claims.}");
+    let error = server.access.reload_authentication(&configuration(&provider.authenticator(&broken), "")).await;
+    assert!(error.is_err_and(|e| e.contains("jwt[0].claimMappings.uid.expression: Invalid value")));
+}
+
 #[tokio::test]
 async fn bad_tokens_are_nobodys() {
     let provider = Provider::start().await;

@@ -82,6 +82,22 @@ async fn a_webhook_decides_and_what_it_leaves_open_goes_on() {
 }
 
 #[tokio::test]
+async fn a_webhook_is_asked_about_what_its_conditions_match() {
+    let (server, service, directory) = decided("NoOpinion").await;
+    let conditions = "    matchConditionSubjectAccessReviewVersion: v1\n    matchConditions:\n    - {expression: has(request.resourceAttributes)}\n    - {expression: \"request.resourceAttributes.resource == 'pods'\"}\n";
+    let kubeconfig = service.kubeconfig(directory.path(), "/");
+    let text = configuration(&kubeconfig, "Deny").replace("- {type: Node", &format!("{conditions}- {{type: Node"));
+    server.access.reload_authorization(&text).expect("a configuration");
+    let calls = service.calls();
+    assert_eq!(list(&server, "yes", "/api/v1/namespaces/default/configmaps").await.0, 403);
+    assert_eq!(list(&server, "broken", "/version").await.0, 200);
+    assert_eq!(service.calls(), calls, "it was not asked");
+    assert_eq!(list(&server, "yes", PODS).await.0, 200);
+    let bad = text.replace("has(request.resourceAttributes)", "request.nothing");
+    assert!(server.access.reload_authorization(&bad).is_err_and(|e| e.contains("compilation failed")));
+}
+
+#[tokio::test]
 async fn a_webhook_that_fails_may_deny() {
     let (server, _service, _directory) = decided("Deny").await;
     assert_eq!(list(&server, "broken", "/version").await.0, 500);
