@@ -16,6 +16,7 @@ pub mod convert;
 pub mod decode;
 pub mod default;
 pub mod field;
+pub mod go_duration;
 pub mod names;
 pub mod object;
 pub mod openapi;

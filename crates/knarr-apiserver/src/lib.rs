@@ -14,6 +14,7 @@ pub mod cache;
 pub mod chain;
 pub mod discovery;
 pub mod http;
+pub mod jose;
 pub mod metrics;
 pub mod objects;
 pub mod openapi;

@@ -238,8 +238,17 @@ impl Registry {
     /// What stands now, in the served version, with its entry.
     pub(super) async fn current(&self, target: &Target) -> Result<Option<(Arc<Entry>, Object)>, StatusError> {
         self.wait_until_fresh().await?;
-        let entry = target.served.cache.snapshot().get(&target.key()).cloned();
+        let key = target.key();
+        let entry = target.served.cache.snapshot().get(&key).cloned();
+        if entry.is_none() {
+            self.check_absent(&target.served, &key)?;
+        }
         entry.map(|entry| Ok((entry.clone(), from_stored(&target.served, entry.object())?))).transpose()
+    }
+
+    /// Whether writing the object anew, as it is, is worth while.
+    pub(super) async fn is_stale(&self, target: &Target) -> bool {
+        self.store.is_stale(&store_key(&target.served.cache.resource, &target.key())).await
     }
 
     /// After a race: waits until the caches know the winner.

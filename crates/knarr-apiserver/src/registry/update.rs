@@ -186,7 +186,7 @@ impl Registry {
         old: &Object,
         dry_run: bool,
     ) -> Result<Written, CommitError> {
-        if object == *old {
+        if object == *old && (dry_run || !self.is_stale(target).await) {
             return Ok(Written::Stored(entry.clone()));
         }
         if dry_run {
