@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::check::{Checker, equal, has, int, is_empty, list, parse_ip, seen_before, text};
+use super::check::{Checker, equal, has, int, is_empty, list, parse_ip, repeated, repeated_items, repeated_text, text};
 use super::labels;
 use crate::names;
 use crate::object::Object;
@@ -172,12 +172,13 @@ fn validate_cluster_ips(c: &mut Checker, spec: &Value, headless: bool) {
         c.invalid("clusterIPs", &spec["clusterIPs"], "must be empty when `clusterIP` is not specified");
     }
     let families = list(spec, "ipFamilies");
+    let repeated_family = repeated_items(families);
     for (i, family) in families.iter().enumerate() {
         let field = format!("ipFamilies[{i}]");
         if family != "IPv4" && family != "IPv6" {
             c.not_supported(&field, family, &["IPv4", "IPv6"]);
         }
-        if families[..i].contains(family) {
+        if repeated_family[i] {
             c.duplicate(&field, family);
         }
     }
@@ -218,13 +219,16 @@ fn validate_cluster_ips(c: &mut Checker, spec: &Value, headless: bool) {
 
 fn validate_ports(c: &mut Checker, spec: &Value) {
     let ports = list(spec, "ports");
+    let repeated_name = repeated_text(ports, "name");
+    let repeated_node_port = repeated(ports, |p| format!("{}/{}", text(p, "protocol"), p["nodePort"]));
+    let repeated_port = repeated(ports, |p| format!("{}/{}", text(p, "protocol"), p["port"]));
     c.each_indexed(spec, "ports", |c, i, port| {
         match text(port, "name") {
             "" if ports.len() > 1 => c.required("name", ""),
             "" => {}
             name => {
                 c.rule("name", name, names::dns_label);
-                if seen_before(ports, i, |p| text(p, "name").to_string()) {
+                if repeated_name[i] {
                     c.duplicate("name", &name.into());
                 }
             }
@@ -240,12 +244,11 @@ fn validate_ports(c: &mut Checker, spec: &Value) {
             if text(spec, "type") == "ClusterIP" {
                 c.forbidden("nodePort", "may not be used when `type` is 'ClusterIP'");
             }
-            let key = |p: &Value| format!("{}/{}", text(p, "protocol"), p["nodePort"]);
-            if seen_before(ports, i, key) {
+            if repeated_node_port[i] {
                 c.duplicate("nodePort", &node_port.into());
             }
         }
-        if seen_before(ports, i, |p| format!("{}/{}", text(p, "protocol"), p["port"])) {
+        if repeated_port[i] {
             c.duplicate("", &json!({"protocol": port["protocol"], "port": port["port"]}));
         }
     });
