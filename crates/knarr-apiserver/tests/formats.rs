@@ -222,4 +222,13 @@ async fn applies_own_their_fields() {
     assert_eq!(apply("two", json!({"k": "2"}), true).await.ok()["data"], json!({"k": "2", "l": "1"}));
     assert_eq!(apply("one", json!({}), false).await.ok()["data"], json!({"k": "2"}));
     assert_eq!(server.call("PATCH", path, "application/apply-patch+yaml", "{}").await.code, 422);
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {
+        "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let path = "/apis/apps/v1/namespaces/default/deployments/d?fieldManager=one";
+    let made = server.call("PATCH", path, "application/apply-patch+yaml", deployment.to_string()).await.ok();
+    let owned = &made["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"];
+    let container = json!({".": {}, "f:image": {}, "f:name": {}});
+    assert_eq!(owned["f:template"]["f:spec"]["f:containers"]["k:{\"name\":\"c\"}"], container);
+    assert_eq!(owned.get("f:strategy"), None, "what nobody said, nobody owns");
 }

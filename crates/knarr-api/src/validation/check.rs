@@ -103,6 +103,12 @@ impl Checker {
         self.errors
     }
 
+    /// Takes over what another found.
+    pub fn extend(&mut self, other: Checker) {
+        self.shown += other.shown;
+        self.errors.extend(other.errors);
+    }
+
     pub fn error_count(&self) -> usize {
         self.errors.len()
     }

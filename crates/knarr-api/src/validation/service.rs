@@ -40,6 +40,8 @@ pub fn sync_cluster_ips(service: &mut Object, old: &Value) {
         } else {
             spec["clusterIPs"] = json!([one]);
         }
+    } else if one != before && !one.is_empty() && many.is_empty() {
+        spec["clusterIPs"] = json!([one]);
     } else if one == before && many.is_empty() && !before_many.is_empty() {
         spec["clusterIP"] = "".into();
     }
@@ -121,6 +123,15 @@ fn drop_for_type(service: &mut Object, old: &Object) {
 pub fn validate(c: &mut Checker, service: &Value) {
     c.at(service, "spec", |c, spec| {
         let headless = is_headless(service);
+        // Addresses are allocated before anything else is checked: one that is wrong is all that is told.
+        let before = c.error_count();
+        match is_external_name(service) {
+            true => no_cluster_ips(c, spec),
+            false => validate_cluster_ips(c, spec, headless),
+        }
+        if c.error_count() > before {
+            return;
+        }
         if list(spec, "ports").is_empty() && !headless && !is_external_name(service) {
             c.required("ports", "");
         }
@@ -129,9 +140,11 @@ pub fn validate(c: &mut Checker, service: &Value) {
             c.invalid_text("clusterIPs[0]", "None", why);
         }
         if is_external_name(service) {
-            validate_external_name(c, spec);
-        } else {
-            validate_cluster_ips(c, spec, headless);
+            let name = text(spec, "externalName");
+            match name.strip_suffix('.').unwrap_or(name) {
+                "" => c.required("externalName", ""),
+                name => c.rule("externalName", name, names::dns_subdomain),
+            }
         }
         validate_ports(c, spec);
         labels::validate(c, spec, "selector");
@@ -145,16 +158,11 @@ pub fn validate(c: &mut Checker, service: &Value) {
     });
 }
 
-fn validate_external_name(c: &mut Checker, spec: &Value) {
+fn no_cluster_ips(c: &mut Checker, spec: &Value) {
     for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
         if !is_empty(spec, field) {
             c.forbidden(field, "may not be set for ExternalName services");
         }
-    }
-    let name = text(spec, "externalName");
-    match name.strip_suffix('.').unwrap_or(name) {
-        "" => c.required("externalName", ""),
-        name => c.rule("externalName", name, names::dns_subdomain),
     }
 }
 
@@ -314,6 +322,14 @@ fn validate_traffic(c: &mut Checker, spec: &Value) {
 }
 
 pub fn validate_update(c: &mut Checker, service: &Value, old: &Value) {
+    let mut addresses = Checker::starting_at("spec");
+    match is_external_name(service) {
+        true => no_cluster_ips(&mut addresses, &service["spec"]),
+        false => validate_cluster_ips(&mut addresses, &service["spec"], is_headless(service)),
+    }
+    if addresses.error_count() > 0 {
+        return c.extend(addresses);
+    }
     c.within("spec", |c| {
         let (spec, before) = (&service["spec"], &old["spec"]);
         let (headless, was_headless) = (is_headless(service), is_headless(old));

@@ -2,7 +2,7 @@
 //! An entry must return, whatever it is given; where there is an algebra it holds it.
 
 use knarr_api::apply::{Scope, apply, reset_fields, update_managed_fields};
-use knarr_api::decode::{Encoding, FieldValidation, decode_object};
+use knarr_api::decode::{Encoding, FieldValidation, decode_object, keep_said};
 use knarr_api::patch::{json, merge, strategic};
 use knarr_api::quantity::Quantity;
 use knarr_api::resource::{GroupVersionKind, built_in};
@@ -115,7 +115,13 @@ pub fn strategic_patch(data: &[u8]) {
 /// A forced apply succeeds twice with the same result, where it succeeds.
 pub fn server_side_apply(data: &[u8]) {
     let Some((mut object, config)) = halves(data) else { return };
-    let Ok(config) = decode_object(config, Encoding::Yaml, &deployment(), FieldValidation::Ignore) else { return };
+    let settled = |object: &Object| {
+        let text = object.to_string();
+        decode_object(text.as_bytes(), Encoding::Json, &deployment(), FieldValidation::Ignore).map(|d| d.object)
+    };
+    let Ok(decoded) = decode_object(config, Encoding::Yaml, &deployment(), FieldValidation::Ignore) else { return };
+    let mut applied = decoded.object;
+    keep_said(&mut applied, config, Encoding::Yaml);
     let scope = Scope {
         schema: schema(),
         ty: schema().by_gvk(&deployment()).expect("a built-in kind"),
@@ -125,9 +131,11 @@ pub fn server_side_apply(data: &[u8]) {
         reset: reset_fields("Deployment", true, ""),
     };
     update_managed_fields(&scope, None, &mut object, "before", 0);
-    if let Ok(once) = apply(&scope, Some(&object), &config.object, "manager", true, 1) {
-        assert_eq!(apply(&scope, Some(&once), &config.object, "manager", true, 2), Ok(once));
-    }
+    let Ok(once) = apply(&scope, Some(&object), &applied, "manager", true, 1) else { return };
+    // What is stored has been decoded again.
+    let Ok(once) = settled(&once) else { return };
+    let twice = apply(&scope, Some(&once), &applied, "manager", true, 2).expect("applied just before");
+    assert!(settled(&twice).is_ok_and(|twice| twice == once), "{applied}");
 }
 
 pub fn selectors(data: &[u8]) {
