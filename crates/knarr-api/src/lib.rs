@@ -31,6 +31,7 @@ pub mod strategies;
 pub mod strategy;
 pub mod table;
 pub mod validation;
+pub mod warnings;
 
 pub use field::{FieldError, Path};
 pub use object::Object;

@@ -7,6 +7,7 @@ mod definitions;
 mod descriptions;
 mod operations;
 mod paths;
+pub mod protobuf;
 
 use std::collections::BTreeSet;
 
