@@ -8,6 +8,8 @@ use clap::Args;
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
+use crate::store::{self, StoreChoice};
+
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/knarr";
 
 /// Everything that may be said about a cluster; a field that is `None` was not said here.
@@ -47,6 +49,21 @@ pub struct Said {
     /// Control plane alone: runs no pods, needs no root
     #[arg(long, env = "KNARR_NO_NODE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub no_node: Option<bool>,
+    /// Where objects are kept: "embedded" (in the data directory) or etcd://host:port,host:port [default: embedded]
+    #[arg(long, env = "KNARR_STORE", value_name = "STORE")]
+    pub store: Option<String>,
+    /// etcd servers as URLs with commas between them; another way to say --store etcd://…
+    #[arg(long, env = "KNARR_ETCD_SERVERS", value_name = "URLS")]
+    pub etcd_servers: Option<String>,
+    /// Certificates of the authorities that vouch for the etcd servers
+    #[arg(long, env = "KNARR_ETCD_CAFILE", value_name = "FILE")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// The certificate shown to the etcd servers
+    #[arg(long, env = "KNARR_ETCD_CERTFILE", value_name = "FILE")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(long, env = "KNARR_ETCD_KEYFILE", value_name = "FILE")]
+    pub etcd_keyfile: Option<PathBuf>,
 }
 
 impl Said {
@@ -64,6 +81,11 @@ impl Said {
             runtime_endpoint: self.runtime_endpoint.or(file.runtime_endpoint),
             kubelet_port: self.kubelet_port.or(file.kubelet_port),
             no_node: self.no_node.or(file.no_node),
+            store: self.store.or(file.store),
+            etcd_servers: self.etcd_servers.or(file.etcd_servers),
+            etcd_cafile: self.etcd_cafile.or(file.etcd_cafile),
+            etcd_certfile: self.etcd_certfile.or(file.etcd_certfile),
+            etcd_keyfile: self.etcd_keyfile.or(file.etcd_keyfile),
         }
     }
 }
@@ -83,6 +105,7 @@ pub struct Settings {
     pub runtime_endpoint: Option<PathBuf>,
     pub kubelet_port: u16,
     pub node: bool,
+    pub store: StoreChoice,
 }
 
 impl Settings {
@@ -104,6 +127,13 @@ impl Settings {
             runtime_endpoint: said.runtime_endpoint.as_deref().map(socket_path),
             kubelet_port: said.kubelet_port.unwrap_or(10250),
             node: !said.no_node.unwrap_or(false),
+            store: StoreChoice::resolve(store::Said {
+                store: said.store.as_deref(),
+                etcd_servers: said.etcd_servers.as_deref(),
+                ca: said.etcd_cafile,
+                certificate: said.etcd_certfile,
+                key: said.etcd_keyfile,
+            })?,
             data_dir,
         };
         settings.check()?;
