@@ -2,11 +2,13 @@
 //! through kubectl and kube-rs, and gone without a trace when the test ends.
 
 mod cluster;
+mod etcd;
 mod kubectl;
 mod raw;
 mod wait;
 
 pub use cluster::{Cluster, Options, binary, free_port};
+pub use etcd::EtcdServer;
 pub use kubectl::{Kubectl, kubectl_path};
 pub use raw::Raw;
 pub use wait::eventually;

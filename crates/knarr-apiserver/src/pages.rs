@@ -153,7 +153,7 @@ impl Pages {
 
     fn metrics_page(&self) -> Response<Body> {
         let caches = self.registry.caches.all();
-        let text = self.metrics.render(caches.iter().map(|c| (c.resource.to_string(), c.snapshot().entries.len())));
+        let text = self.metrics.render(caches.iter().map(|c| (c.resource.to_string(), c.snapshot().len())));
         let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         respond::with_type(StatusCode::OK, content_type, Body::from(text))
     }

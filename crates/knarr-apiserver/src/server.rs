@@ -23,6 +23,7 @@ use crate::chain::in_flight::InFlight;
 use crate::chain::request_info::RequestInfo;
 use crate::chain::watchdog::{PanicGuard, ReadRequest, Timeout};
 use crate::http::Body;
+use crate::http::coalesce::Coalesce;
 use crate::http::{compress, respond};
 use crate::metrics::Metrics;
 use crate::pages::{HealthCheck, Page, Pages};
@@ -201,8 +202,10 @@ impl ApiServer {
                 Err(_) => return tracing::debug!("TLS handshake timed out"),
             };
             let service = ConnectionService { chain, peer: peer_certificates(&tls) };
+            let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
             let builder = connection_builder();
-            let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(tls), service));
+            let io = TokioIo::new(Coalesce::new(tls, http2));
+            let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(io, service));
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = shutdown.cancelled() => {
@@ -241,11 +244,11 @@ fn peer_certificates(tls: &tokio_rustls::server::TlsStream<TcpStream>) -> Option
 
 fn own_checks(registry: &Arc<Registry>) -> Vec<HealthCheck> {
     let check = |name: &str, live: bool, check: crate::pages::Check| HealthCheck { name: name.into(), live, check };
-    let stopping = registry.shutdown.clone();
+    let (stopping, store) = (registry.shutdown.clone(), registry.store().clone());
     vec![
         check("ping", true, Arc::new(|| Ok(()))),
         check("log", true, Arc::new(|| Ok(()))),
-        check("etcd", true, Arc::new(|| Ok(()))),
+        check("etcd", true, Arc::new(move || store.check().map_err(|error| error.to_string()))),
         check(
             "shutdown",
             false,

@@ -187,6 +187,10 @@ impl Store for EncryptedStore {
         Ok(futures::stream::select(opened, ended).take_while(until_error).boxed())
     }
 
+    fn check(&self) -> Result<()> {
+        self.store.check()
+    }
+
     async fn request_progress(&self) -> Result<()> {
         self.store.request_progress().await
     }

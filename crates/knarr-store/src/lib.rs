@@ -5,7 +5,7 @@
 //! on disk. [`Store::watch`] delivers every change under a prefix after a revision, in order, exactly once, or fails with
 //! [`StoreError::Compacted`].
 //!
-//! One trait, several backends, the same tests over all: [`embedded`] (one process, the default) stands; `etcd` is to come.
+//! One trait, two backends, the same tests over both: [`embedded`] (one process, the default) and [`etcd`] (many servers).
 //!
 //! Invariants that every backend keeps:
 //!
@@ -14,6 +14,7 @@
 //! * A watch that falls behind costs its reader time, never the store memory.
 
 pub mod embedded;
+pub mod etcd;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 pub use embedded::Embedded;
+pub use etcd::Etcd;
 
 /// A point in the store's history. The first write makes revision 1 or higher; 0 means "before everything".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -158,4 +160,6 @@ pub trait Store: Send + Sync + 'static {
     async fn is_stale(&self, _key: &str) -> bool {
         false
     }
+    /// Whether the store works, as far as is known without asking it.
+    fn check(&self) -> Result<()>;
 }

@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use knarr_apiserver::authentication::User;
 use knarr_apiserver::objects::Objects;
 use knarr_apiserver::{ApiServer, Registry};
-use knarr_store::Embedded;
+use knarr_client::leader::{Election, LeaderElector};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::assembly;
 use crate::credentials::Pki;
@@ -30,9 +31,10 @@ impl ControlPlane {
         listener: TcpListener,
         tasks: &Tasks,
     ) -> Result<Arc<ControlPlane>> {
-        let store = Embedded::open(&layout.store()).context("opening the store")?;
-        let (store, checks) = encryption::around(settings, Arc::new(store), tasks).await?;
-        let registry = Registry::open(store, false, tasks.stop.clone()).await.context("reading the store")?;
+        let store = settings.store.open(&layout.store()).await.context("opening the store")?;
+        let (store, checks) = encryption::around(settings, store, tasks).await?;
+        let shared = settings.store.is_shared();
+        let registry = Registry::open(store, shared, tasks.stop.clone()).await.context("reading the store")?;
         let objects: Arc<dyn Objects> = registry.clone();
         let access = Arc::new(assembly::access(settings, pki, objects)?);
         let server = ApiServer::new(assembly::config(settings, pki, &access, checks)?, registry);
@@ -71,7 +73,8 @@ impl ControlPlane {
         }
     }
 
-    /// Starts the controllers and the scheduler; they end with `stop`.
+    /// Starts the controllers and the scheduler; they end with `stop`. On a store that other servers share, only the one that holds
+    /// upstream's lease is at work.
     pub fn start_loops(self: &Arc<Self>, settings: &Settings, pki: &Pki, tasks: &Tasks) -> Result<()> {
         let config = knarr_controllers::Config {
             cluster_cidr: Some(settings.cluster_cidr.into()),
@@ -80,13 +83,39 @@ impl ControlPlane {
             token_key: Some(Arc::new(pki.token_key()?)),
             ..knarr_controllers::Config::default()
         };
+        let (shared, stop) = (settings.store.is_shared(), &tasks.stop);
+        let elector = shared.then(|| self.elector("kube-controller-manager", settings));
         let server = self.clone();
-        let controllers =
-            knarr_controllers::run(move |user| server.controller_client(user), config, tasks.stop.clone());
-        tasks.spawn("controllers", controllers);
+        let controllers = move |stop| {
+            let server = server.clone();
+            knarr_controllers::run(move |user| server.controller_client(user), config.clone(), stop)
+        };
+        tasks.spawn("controllers", while_leading(elector, stop.clone(), controllers));
+        let elector = shared.then(|| self.elector("kube-scheduler", settings));
         let client = self.client("system:kube-scheduler", &[]);
-        let scheduler = knarr_scheduler::run(client, knarr_scheduler::Config::default(), tasks.stop.clone());
-        tasks.spawn("scheduler", scheduler);
+        let scheduler = move |stop| knarr_scheduler::run(client.clone(), knarr_scheduler::Config::default(), stop);
+        tasks.spawn("scheduler", while_leading(elector, stop.clone(), scheduler));
         Ok(())
+    }
+
+    /// How `component` of this server stands for election.
+    fn elector(&self, component: &str, settings: &Settings) -> impl Fn() -> LeaderElector + Send + use<> {
+        let client = self.client(&format!("system:{component}"), &[]);
+        // As upstream: the host's name for who reads it, and what no other process has.
+        let identity = format!("{}_{}", settings.node_name, uuid::Uuid::new_v4());
+        let election = Election::new("kube-system", component, &identity);
+        move || LeaderElector::new(client.clone(), election.clone())
+    }
+}
+
+/// Runs `work` until `stop`; with an elector only while it leads, and again whenever it leads again.
+async fn while_leading<F: Future<Output = ()>>(
+    elector: Option<impl Fn() -> LeaderElector>,
+    stop: CancellationToken,
+    work: impl Fn(CancellationToken) -> F,
+) {
+    let Some(elector) = elector else { return work(stop).await };
+    while !stop.is_cancelled() {
+        elector().run(stop.clone(), &work).await;
     }
 }

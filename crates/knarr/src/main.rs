@@ -12,6 +12,7 @@ mod images;
 mod layout;
 mod node;
 mod settings;
+mod store;
 mod tasks;
 mod up;
 mod version;

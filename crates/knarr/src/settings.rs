@@ -13,6 +13,8 @@ use serde_json::{Map, Value};
 
 pub use access::{AccessSaid, duration, read_file};
 
+use crate::store::{self, StoreChoice};
+
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/knarr";
 
 /// Everything that may be said about a cluster; a field that is `None` was not said here.
@@ -55,6 +57,21 @@ pub struct Said {
     #[command(flatten)]
     #[serde(skip)]
     pub access: AccessSaid,
+    /// Where objects are kept: "embedded" (in the data directory) or etcd://host:port,host:port [default: embedded]
+    #[arg(long, env = "KNARR_STORE", value_name = "STORE")]
+    pub store: Option<String>,
+    /// etcd servers as URLs with commas between them; another way to say --store etcd://…
+    #[arg(long, env = "KNARR_ETCD_SERVERS", value_name = "URLS")]
+    pub etcd_servers: Option<String>,
+    /// Certificates of the authorities that vouch for the etcd servers
+    #[arg(long, env = "KNARR_ETCD_CAFILE", value_name = "FILE")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// The certificate shown to the etcd servers
+    #[arg(long, env = "KNARR_ETCD_CERTFILE", value_name = "FILE")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// The key of that certificate
+    #[arg(long, env = "KNARR_ETCD_KEYFILE", value_name = "FILE")]
+    pub etcd_keyfile: Option<PathBuf>,
 }
 
 impl Said {
@@ -73,6 +90,11 @@ impl Said {
             kubelet_port: self.kubelet_port.or(file.kubelet_port),
             no_node: self.no_node.or(file.no_node),
             access: self.access.or(file.access),
+            store: self.store.or(file.store),
+            etcd_servers: self.etcd_servers.or(file.etcd_servers),
+            etcd_cafile: self.etcd_cafile.or(file.etcd_cafile),
+            etcd_certfile: self.etcd_certfile.or(file.etcd_certfile),
+            etcd_keyfile: self.etcd_keyfile.or(file.etcd_keyfile),
         }
     }
 }
@@ -93,6 +115,7 @@ pub struct Settings {
     pub kubelet_port: u16,
     pub node: bool,
     pub access: AccessSaid,
+    pub store: StoreChoice,
 }
 
 impl Settings {
@@ -115,6 +138,13 @@ impl Settings {
             kubelet_port: said.kubelet_port.unwrap_or(10250),
             node: !said.no_node.unwrap_or(false),
             access: said.access,
+            store: StoreChoice::resolve(store::Said {
+                store: said.store.as_deref(),
+                etcd_servers: said.etcd_servers.as_deref(),
+                ca: said.etcd_cafile,
+                certificate: said.etcd_certfile,
+                key: said.etcd_keyfile,
+            })?,
             data_dir,
         };
         settings.check()?;

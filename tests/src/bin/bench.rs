@@ -2,7 +2,7 @@
 //! `--release`; `make bench` does. `--no-node` leaves the node's figures out, as does a user who is not root.
 //!
 //! The load is upstream's usual yardstick: ConfigMaps of 1 KiB, 64 requests in flight over four HTTP/2 connections, watchers on
-//! connections of their own.
+//! connections of their own. Arguments name the parts to run (`start`, `load`, `many`, `watches`); without one, all run.
 
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -21,12 +21,35 @@ const LISTS_IN_FLIGHT: usize = 2;
 const CONNECTIONS: usize = 4;
 const WATCHERS: usize = 20;
 const LISTS: usize = 200;
+/// Objects of the row on memory.
+const MANY_OBJECTS: usize = 100_000;
+/// Idle watches, as of 200 machines with 50 informers each.
+const WATCH_CONNECTIONS: usize = 200;
+const WATCHES_A_CONNECTION: usize = 50;
 /// How long a cluster is left alone before its memory and CPU time count as idle.
 const IDLE: Duration = Duration::from_secs(10);
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let runs = |part: &str| asked.is_empty() || asked.iter().any(|name| name == part);
+    if runs("start") {
+        starts().await?;
+    }
+    if runs("load") {
+        load().await?;
+    }
+    if runs("many") {
+        many_objects().await?;
+    }
+    if runs("watches") {
+        idle_watches().await?;
+    }
+    Ok(())
+}
+
+async fn starts() -> Result<()> {
     let binary = knarr_tests::binary()?;
     row("release binary", format!("{:.1} MB", std::fs::metadata(&binary)?.len() as f64 / 1e6));
     let (ready, _) = cold_start(false).await?;
@@ -39,7 +62,7 @@ async fn main() -> Result<()> {
     } else {
         eprintln!("not root, or --no-node: the node's figures are not measured");
     }
-    load().await
+    Ok(())
 }
 
 fn row(what: &str, figure: impl std::fmt::Display) {
@@ -99,8 +122,7 @@ fn cpu_time(cluster: &Cluster) -> Result<Duration> {
 
 async fn load() -> Result<()> {
     let cluster = Cluster::up(&Options::default())?;
-    let clients: Vec<Raw> = (0..CONNECTIONS).map(|_| Raw::new(&cluster)).collect::<Result<_>>()?;
-    let clients = Arc::new(clients);
+    let clients = connect(&cluster)?;
     phase("create", OBJECTS, IN_FLIGHT, &clients, create).await?;
     phase("get", OBJECTS * 4, IN_FLIGHT, &clients, |client, i| async move {
         client.ok("GET", &map(i), "", String::new()).await
@@ -168,29 +190,87 @@ where
     Ok(())
 }
 
-async fn fan_out(cluster: &Cluster, clients: &Arc<Vec<Raw>>) -> Result<()> {
-    let seen = Arc::new(AtomicUsize::new(0));
-    let mut watchers = Vec::new();
-    for _ in 0..WATCHERS {
-        let response = Raw::http1(cluster)?.stream(&format!("{MAPS}?watch=1&labelSelector=bench%3D1")).await?;
-        let seen = seen.clone();
-        watchers.push(tokio::spawn(async move {
-            let mut chunks = response.bytes_stream();
-            while let Some(Ok(chunk)) = chunks.next().await {
-                seen.fetch_add(chunk.iter().filter(|byte| **byte == b'\n').count(), Ordering::Relaxed);
-            }
-        }));
+fn connect(cluster: &Cluster) -> Result<Arc<Vec<Raw>>> {
+    Ok(Arc::new((0..CONNECTIONS).map(|_| Raw::new(cluster)).collect::<Result<_>>()?))
+}
+
+/// Watches that count what they are told.
+struct Watchers {
+    seen: Arc<AtomicUsize>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Watchers {
+    async fn start(cluster: &Cluster, query: &str) -> Result<Watchers> {
+        let mut watchers = Watchers { seen: Arc::default(), tasks: Vec::new() };
+        for _ in 0..WATCHERS {
+            let response =
+                Raw::http1(cluster)?.stream(&format!("{MAPS}?watch=1&labelSelector=bench%3D1{query}")).await?;
+            let seen = watchers.seen.clone();
+            watchers.tasks.push(tokio::spawn(async move {
+                let mut chunks = response.bytes_stream();
+                while let Some(Ok(chunk)) = chunks.next().await {
+                    seen.fetch_add(memchr::memchr_iter(b'\n', &chunk).count(), Ordering::Relaxed);
+                }
+            }));
+        }
+        Ok(watchers)
     }
+
+    /// Waits until each has seen everything, and tells how fast.
+    async fn all_told(self, what: &str, started: Instant) {
+        while self.seen.load(Ordering::Relaxed) < OBJECTS * WATCHERS && started.elapsed() < Duration::from_secs(60) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let delivered = self.seen.load(Ordering::Relaxed);
+        row(what, format!("{:.0}/s ({delivered} in all)", delivered as f64 / started.elapsed().as_secs_f64()));
+        self.tasks.iter().for_each(|task| task.abort());
+    }
+}
+
+/// Twenty watchers see objects as they are made, which is bounded by the making; and then the same events out of the past.
+async fn fan_out(cluster: &Cluster, clients: &Arc<Vec<Raw>>) -> Result<()> {
+    let (_, list) = clients[0].get(MAPS).await?;
+    let before = list["metadata"]["resourceVersion"].as_str().context("a list has a version")?.to_string();
+    let watchers = Watchers::start(cluster, "").await?;
     let started = Instant::now();
     phase("create with 20 watchers", OBJECTS, IN_FLIGHT, clients, create).await?;
-    while seen.load(Ordering::Relaxed) < OBJECTS * WATCHERS && started.elapsed() < Duration::from_secs(60) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    watchers.all_told("watch events delivered, 20 watchers, as they happen", started).await;
+    let started = Instant::now();
+    let watchers = Watchers::start(cluster, &format!("&resourceVersion={before}")).await?;
+    watchers.all_told("watch events delivered, 20 watchers, out of the past", started).await;
+    Ok(())
+}
+
+async fn many_objects() -> Result<()> {
+    let cluster = Cluster::up(&Options::default())?;
+    let clients = connect(&cluster)?;
+    phase("create, 100,000 of them", MANY_OBJECTS, IN_FLIGHT, &clients, create).await?;
+    row("resident memory with 100,000 ConfigMaps of 1 KiB", resident(&cluster)?);
+    tokio::time::sleep(IDLE).await;
+    row("resident memory with 100,000 ConfigMaps of 1 KiB, a little later", resident(&cluster)?);
+    Ok(())
+}
+
+async fn idle_watches() -> Result<()> {
+    let cluster = Cluster::up(&Options::default())?;
+    let clients = connect(&cluster)?;
+    // Once for nothing: the first writes of a process are slower.
+    phase("create, first", OBJECTS, IN_FLIGHT, &clients, create).await?;
+    let again = |client: Client, i| create(client, i + OBJECTS);
+    phase("create without idle watches", OBJECTS, IN_FLIGHT, &clients, again).await?;
+    row("resident memory before the idle watches", resident(&cluster)?);
+    let mut open = Vec::with_capacity(WATCH_CONNECTIONS * WATCHES_A_CONNECTION);
+    for _ in 0..WATCH_CONNECTIONS {
+        let client = Raw::new(&cluster)?;
+        for n in 0..WATCHES_A_CONNECTION {
+            let path = format!("/api/v1/namespaces/kube-system/configmaps?watch=1&fieldSelector=metadata.name%3Dn{n}");
+            open.push(client.stream(&path).await?);
+        }
     }
-    let delivered = seen.load(Ordering::Relaxed);
-    row(
-        "watch events delivered, 20 watchers",
-        format!("{:.0}/s ({delivered} in all)", delivered as f64 / started.elapsed().as_secs_f64()),
-    );
-    watchers.iter().for_each(|watcher| watcher.abort());
+    row("resident memory with 10,000 idle watches", resident(&cluster)?);
+    let again = |client: Client, i| create(client, i + 2 * OBJECTS);
+    phase("create with 10,000 idle watches", OBJECTS, IN_FLIGHT, &clients, again).await?;
+    drop(open);
     Ok(())
 }

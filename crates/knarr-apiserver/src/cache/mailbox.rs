@@ -1,4 +1,4 @@
-//! The queue between the cache and one watcher: bounded in bytes, never blocking the sender.
+//! The queue between the cache and one watcher: bounded in bytes and in time, never blocking the sender.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,13 +8,20 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 /// Bytes a watcher may be behind before it is dropped; it then starts over, as with any closed watch.
-const MAX_QUEUED_BYTES: usize = 32 * 1024 * 1024;
+const MAX_QUEUED_BYTES: usize = 16 * 1024 * 1024;
+
+/// Room for so many runs stays when all are taken.
+const KEPT_CHUNKS: usize = 8;
 
 #[derive(Default)]
 struct Queue {
     chunks: VecDeque<Bytes>,
     queued: usize,
     closed: bool,
+    /// The watcher has taken something since the last [`Sender::is_stalled`].
+    taken: bool,
+    /// Something waited when that was asked.
+    waiting_before: bool,
     waker: Option<Waker>,
 }
 
@@ -63,6 +70,18 @@ impl Sender {
         }
     }
 
+    /// Whether the watcher took nothing of what waits for it since this was last asked; it then is dropped, as one that is too far behind.
+    pub fn is_stalled(&self) -> bool {
+        let mut queue = self.0.lock();
+        let stalled = !std::mem::take(&mut queue.taken) && queue.waiting_before;
+        queue.waiting_before = !queue.chunks.is_empty();
+        if stalled {
+            queue.chunks.clear();
+            queue.closed = true;
+        }
+        stalled
+    }
+
     pub fn is_closed(&self) -> bool {
         self.0.lock().closed
     }
@@ -74,6 +93,11 @@ impl Receiver {
         let mut queue = self.0.lock();
         if let Some(chunk) = queue.chunks.pop_front() {
             queue.queued -= chunk.len();
+            queue.taken = true;
+            if queue.chunks.is_empty() && queue.chunks.capacity() > KEPT_CHUNKS {
+                // An idle watch keeps no room for what it once was behind.
+                queue.chunks = VecDeque::new();
+            }
             return Poll::Ready(Some(chunk));
         }
         if queue.closed {
@@ -89,5 +113,46 @@ impl Drop for Receiver {
         let mut queue = self.0.lock();
         queue.closed = true;
         queue.chunks.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(receiver: &mut Receiver) -> Poll<Option<Bytes>> {
+        receiver.poll_next(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_watcher_too_far_behind_is_ended() {
+        let (sender, mut receiver) = mailbox();
+        let chunk = Bytes::from(vec![b'x'; MAX_QUEUED_BYTES / 4]);
+        assert!((0..4).all(|_| sender.send(chunk.clone())));
+        assert!(!sender.send(chunk.clone()), "one more is too much");
+        assert_eq!(next(&mut receiver), Poll::Ready(None), "the watch ends rather than show a gap");
+        assert!(!sender.send(chunk));
+    }
+
+    #[test]
+    fn a_watcher_that_takes_nothing_is_ended() {
+        let (sender, mut receiver) = mailbox();
+        assert!(!sender.is_stalled(), "idle is not stalled");
+        sender.send(Bytes::from_static(b"1"));
+        assert!(!sender.is_stalled(), "it has just come");
+        assert_eq!(next(&mut receiver), Poll::Ready(Some(Bytes::from_static(b"1"))));
+        sender.send(Bytes::from_static(b"2"));
+        assert!(!sender.is_stalled(), "it has taken something meanwhile");
+        assert!(sender.is_stalled());
+        assert_eq!(next(&mut receiver), Poll::Ready(None));
+    }
+
+    #[test]
+    fn a_polite_end_delivers_what_waits() {
+        let (sender, mut receiver) = mailbox();
+        sender.send(Bytes::from_static(b"1"));
+        sender.close();
+        assert_eq!(next(&mut receiver), Poll::Ready(Some(Bytes::from_static(b"1"))));
+        assert_eq!(next(&mut receiver), Poll::Ready(None));
     }
 }

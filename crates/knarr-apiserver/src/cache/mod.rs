@@ -9,59 +9,29 @@
 
 pub mod derived;
 pub mod entry;
+mod feed;
 pub mod follow;
 pub mod mailbox;
+pub mod rendered;
+mod snapshot;
 pub mod watchers;
 
-use std::collections::{HashMap, VecDeque};
-use std::ops::Bound;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
-use imbl::OrdMap;
 use knarr_api::GroupResource;
 use parking_lot::Mutex;
 
 pub use derived::Derived;
 pub use entry::{Entry, FieldsOf};
+use feed::Feed;
 pub use follow::Caches;
+use rendered::Rendered;
+pub use rendered::Whole;
+pub use snapshot::Snapshot;
 pub use watchers::{EventType, Selection};
-
-/// Changes kept per resource for watches and lists from the past.
-const WINDOW: usize = 10_000;
-
-/// The objects of one resource at one revision.
-#[derive(Clone, Default)]
-pub struct Snapshot {
-    /// It holds every change of its resource up to this revision.
-    pub revision: u64,
-    pub entries: OrdMap<Arc<str>, Arc<Entry>>,
-}
-
-impl Snapshot {
-    pub fn get(&self, key: &str) -> Option<&Arc<Entry>> {
-        self.entries.get(key)
-    }
-
-    /// The entries of a namespace (empty: of all) in key order, after `after` (exclusive).
-    pub fn range<'a>(&'a self, namespace: &str, after: Option<&str>) -> impl Iterator<Item = &'a Arc<Entry>> + use<'a> {
-        let (first, end) = if namespace.is_empty() {
-            (String::new(), None)
-        } else {
-            // '0' is the character after '/'.
-            (format!("{namespace}/"), Some(format!("{namespace}0")))
-        };
-        let lower = match after {
-            Some(after) if after >= first.as_str() => Bound::Excluded(after),
-            _ => Bound::Included(first.as_str()),
-        };
-        let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let empty = matches!((lower, upper), (Bound::Excluded(a) | Bound::Included(a), Bound::Excluded(b)) if a >= b);
-        let range = (!empty).then(|| self.entries.range::<_, str>((lower, upper)));
-        range.into_iter().flatten().map(|(_, entry)| entry)
-    }
-}
 
 /// One object's step from one revision to the next.
 #[derive(Clone, Debug)]
@@ -93,14 +63,6 @@ pub struct TooOld {
     pub oldest: u64,
 }
 
-#[derive(Default)]
-struct Feed {
-    watchers: watchers::Watchers,
-    window: VecDeque<Arc<Change>>,
-    /// Everything after this revision is in the window.
-    floor: u64,
-}
-
 /// The objects of one resource and who watches them.
 pub struct Cache {
     pub resource: GroupResource,
@@ -109,13 +71,19 @@ pub struct Cache {
     feed: Mutex<Feed>,
     /// Wakes those who wait for the next change.
     changed: tokio::sync::Notify,
+    pub rendered: Rendered,
 }
 
 impl Cache {
     fn new(resource: GroupResource, fields_of: Option<FieldsOf>, floor: u64) -> Self {
-        let feed = Feed { floor, ..Feed::default() };
-        let current = ArcSwap::from_pointee(Snapshot { revision: floor, entries: OrdMap::new() });
-        Cache { resource, fields_of, current, feed: Mutex::new(feed), changed: tokio::sync::Notify::new() }
+        Cache {
+            resource,
+            fields_of,
+            current: ArcSwap::from_pointee(Snapshot::new(floor, [])),
+            feed: Mutex::new(Feed::starting_at(floor)),
+            changed: tokio::sync::Notify::new(),
+            rendered: Rendered::default(),
+        }
     }
 
     /// What stands now.
@@ -127,24 +95,13 @@ impl Cache {
         self.feed.lock().watchers.len()
     }
 
-    /// What stood at `revision`, by undoing the changes since.
+    /// What stood at `revision`, by way of the nearest state that is kept.
     pub fn snapshot_at(&self, revision: u64) -> Result<Arc<Snapshot>, TooOld> {
-        let (current, undo) = {
+        let way = {
             let feed = self.feed.lock();
-            (self.current.load_full(), feed.since(revision)?)
+            feed.way_to(revision, &self.current.load_full())?
         };
-        if undo.is_empty() {
-            return Ok(current);
-        }
-        let mut past = Snapshot { revision, entries: current.entries.clone() };
-        for change in undo.iter().rev() {
-            match (&change.before, &change.after) {
-                (Some(before), _) => drop(past.entries.insert(before.key.clone(), before.clone())),
-                (None, Some(after)) => drop(past.entries.remove(&*after.key)),
-                (None, None) => {}
-            }
-        }
-        Ok(Arc::new(past))
+        Ok(way.walk(revision))
     }
 
     /// Starts a watch: the snapshot it starts from, and the changes after `since` up to that snapshot. Everything later
@@ -166,15 +123,13 @@ impl Cache {
         let mut feed = self.feed.lock();
         let mut next = Snapshot::clone(&self.current.load());
         for change in changes {
-            next.revision = change.revision;
-            match (&change.before, &change.after) {
-                (_, Some(after)) => drop(next.entries.insert(after.key.clone(), after.clone())),
-                (Some(before), None) => drop(next.entries.remove(&*before.key)),
-                (None, None) => continue,
-            }
+            next.redo(&change);
             feed.remember(change);
         }
-        self.current.store(Arc::new(next));
+        let next = Arc::new(next);
+        feed.remember_root(&next);
+        self.current.store(next);
+        self.rendered.forget();
         feed.watchers.flush();
         drop(feed);
         self.changed.notify_waiters();
@@ -200,9 +155,9 @@ impl Cache {
 
     fn load(&self, entries: Vec<Arc<Entry>>, revision: u64) {
         let mut feed = self.feed.lock();
-        feed.floor = revision;
-        let entries = entries.into_iter().map(|e| (e.key.clone(), e)).collect();
-        self.current.store(Arc::new(Snapshot { revision, entries }));
+        feed.restart(revision);
+        self.current.store(Arc::new(Snapshot::new(revision, entries)));
+        self.rendered.forget();
     }
 
     fn close_watches(&self) {
@@ -211,28 +166,7 @@ impl Cache {
 
     fn sweep(&self) {
         self.feed.lock().watchers.sweep();
-    }
-}
-
-impl Feed {
-    fn since(&self, revision: u64) -> Result<Vec<Arc<Change>>, TooOld> {
-        if revision < self.floor {
-            return Err(TooOld { requested: revision, oldest: self.floor });
-        }
-        let start = self.window.partition_point(|c| c.revision <= revision);
-        Ok(self.window.range(start..).cloned().collect())
-    }
-
-    fn remember(&mut self, change: Change) {
-        if !self.watchers.is_empty() {
-            self.watchers.dispatch(&change);
-        }
-        if self.window.len() == WINDOW
-            && let Some(oldest) = self.window.pop_front()
-        {
-            self.floor = oldest.revision;
-        }
-        self.window.push_back(Arc::new(change));
+        self.rendered.sweep();
     }
 }
 

@@ -80,12 +80,24 @@ struct Group {
     pending: BytesMut,
 }
 
-/// Where to look for the groups that an event may concern.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum IndexKey {
+/// The one place where a group is found: by a field that its selection demands, else by its namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
     Everything,
     Namespace(Box<str>),
     Field(Box<str>, Box<str>),
+}
+
+type GroupIds = Vec<GroupId>;
+type ByValue = HashMap<Box<str>, GroupIds, RandomState>;
+
+/// Where to look for the groups that an event may concern. Looking allocates nothing, and costs no more than there are fields by which
+/// somebody selects.
+#[derive(Default)]
+struct Index {
+    everything: GroupIds,
+    by_namespace: ByValue,
+    by_field: Vec<(Box<str>, ByValue)>,
 }
 
 type GroupKey = (Arc<Selection>, Box<str>);
@@ -96,7 +108,7 @@ type GroupId = u64;
 pub struct Watchers {
     groups: HashMap<GroupId, Group, RandomState>,
     ids: HashMap<GroupKey, GroupId, RandomState>,
-    index: HashMap<IndexKey, Vec<GroupId>, RandomState>,
+    index: Index,
     next_id: GroupId,
     touched: Vec<GroupId>,
 }
@@ -115,7 +127,7 @@ impl Watchers {
         let id = *self.ids.entry(key).or_insert_with(|| {
             let id = self.next_id;
             self.next_id += 1;
-            self.index.entry(index_key(&selection)).or_default().push(id);
+            self.index.ids(&place(&selection)).push(id);
             self.groups.insert(id, Group { selection, render, members: Vec::new(), pending: BytesMut::new() });
             id
         });
@@ -130,19 +142,16 @@ impl Watchers {
 
     /// Renders a change into the groups that it concerns.
     pub fn dispatch(&mut self, change: &Change) {
-        let mut candidates: smallvec::SmallVec<[IndexKey; 8]> = smallvec::smallvec![IndexKey::Everything];
-        for entry in [&change.before, &change.after].into_iter().flatten() {
-            add_index_keys(entry, &mut candidates);
-        }
-        for key in candidates {
-            for id in self.index.get(&key).map(Vec::as_slice).unwrap_or_default() {
-                let Some(group) = self.groups.get_mut(id) else { continue };
+        let Watchers { groups, index, touched, .. } = self;
+        index.visit(change, |ids| {
+            for id in ids {
+                let Some(group) = groups.get_mut(id) else { continue };
                 if group.pending.is_empty() {
-                    self.touched.push(*id);
+                    touched.push(*id);
                 }
                 group.render_change(change);
             }
-        }
+        });
     }
 
     /// Sends what [`Watchers::dispatch`] rendered, one run of bytes to each watcher, and forgets those who left.
@@ -160,11 +169,11 @@ impl Watchers {
         }
     }
 
-    /// Forgets every watcher that left; called now and then, since a quiet group sees no event.
+    /// Forgets every watcher that left or stands still; called now and then, since a quiet group sees no event.
     pub fn sweep(&mut self) {
         let mut empty = Vec::new();
         for (id, group) in &mut self.groups {
-            group.members.retain(|m| !m.is_closed());
+            group.members.retain(|m| !m.is_closed() && !m.is_stalled());
             if group.members.is_empty() {
                 empty.push(*id);
             }
@@ -180,13 +189,7 @@ impl Watchers {
 
     fn remove(&mut self, id: GroupId) {
         let Some(group) = self.groups.remove(&id) else { return };
-        let key = index_key(&group.selection);
-        if let Some(ids) = self.index.get_mut(&key) {
-            ids.retain(|i| *i != id);
-            if ids.is_empty() {
-                self.index.remove(&key);
-            }
-        }
+        self.index.remove(&place(&group.selection), id);
         self.ids.remove(&(group.selection, group.render.id().into()));
     }
 }
@@ -199,35 +202,144 @@ impl Group {
     }
 }
 
-/// The narrowest place for a selection: a field it demands, else its namespace.
-fn index_key(selection: &Selection) -> IndexKey {
-    for field in INDEXED_FIELDS {
-        if let Some(value) = selection.fields.exact(field).filter(|v| !v.is_empty()) {
-            return IndexKey::Field(field.into(), value.into());
-        }
-    }
-    if selection.namespace.is_empty() {
-        IndexKey::Everything
-    } else {
-        IndexKey::Namespace(selection.namespace.as_str().into())
+/// The narrowest place for a selection.
+fn place(selection: &Selection) -> Place {
+    let demanded = |field: &str| selection.fields.exact(field).filter(|value| !value.is_empty());
+    let telling = TELLING_FIELDS.into_iter().find(|field| demanded(field).is_some());
+    let any =
+        || selection.fields.terms().iter().map(|term| term.field.as_str()).find(|field| demanded(field).is_some());
+    match telling.or_else(any) {
+        Some(field) => Place::Field(field.into(), demanded(field).unwrap_or_default().into()),
+        None if selection.namespace.is_empty() => Place::Everything,
+        None => Place::Namespace(selection.namespace.as_str().into()),
     }
 }
 
-/// Fields that watchers are indexed by, the most telling first.
-const INDEXED_FIELDS: [&str; 3] = ["metadata.name", "spec.nodeName", "metadata.namespace"];
+/// Where a selection demands several fields, the one that tells most.
+const TELLING_FIELDS: [&str; 2] = ["metadata.name", "spec.nodeName"];
 
-fn add_index_keys(entry: &Entry, keys: &mut smallvec::SmallVec<[IndexKey; 8]>) {
-    let mut add = |key: IndexKey| {
-        if !keys.contains(&key) {
-            keys.push(key);
+impl Index {
+    fn ids(&mut self, place: &Place) -> &mut GroupIds {
+        match place {
+            Place::Everything => &mut self.everything,
+            Place::Namespace(namespace) => self.by_namespace.entry(namespace.clone()).or_default(),
+            Place::Field(field, value) => {
+                let at = self.by_field.iter().position(|(known, _)| known == field).unwrap_or_else(|| {
+                    self.by_field.push((field.clone(), ByValue::default()));
+                    self.by_field.len() - 1
+                });
+                self.by_field[at].1.entry(value.clone()).or_default()
+            }
         }
-    };
-    if !entry.namespace().is_empty() {
-        add(IndexKey::Namespace(entry.namespace().into()));
     }
-    for field in INDEXED_FIELDS {
-        if let Some(value) = entry.field(field).filter(|v| !v.is_empty()) {
-            add(IndexKey::Field(field.into(), value.into()));
+
+    fn remove(&mut self, place: &Place, id: GroupId) {
+        self.ids(place).retain(|known| *known != id);
+        match place {
+            Place::Everything => {}
+            Place::Namespace(namespace) => forget_if_empty(&mut self.by_namespace, namespace),
+            Place::Field(field, value) => {
+                for (known, values) in &mut self.by_field {
+                    if known == field {
+                        forget_if_empty(values, value);
+                    }
+                }
+                self.by_field.retain(|(_, values)| !values.is_empty());
+            }
         }
+    }
+
+    /// Shows every place that the change may concern, each once.
+    fn visit(&self, change: &Change, mut show: impl FnMut(&GroupIds)) {
+        show(&self.everything);
+        let (before, after) = (change.before.as_deref(), change.after.as_deref());
+        let mut look = |values: &ByValue, before: Option<&str>, after: Option<&str>| {
+            let after = after.filter(|after| before != Some(after));
+            for value in [before, after].into_iter().flatten() {
+                if let Some(ids) = values.get(value) {
+                    show(ids);
+                }
+            }
+        };
+        if !self.by_namespace.is_empty() {
+            look(&self.by_namespace, before.map(Entry::namespace), after.map(Entry::namespace));
+        }
+        for (field, values) in &self.by_field {
+            look(values, before.and_then(|e| e.field(field)), after.and_then(|e| e.field(field)));
+        }
+    }
+}
+
+fn forget_if_empty(values: &mut ByValue, value: &str) {
+    if values.get(value).is_some_and(Vec::is_empty) {
+        values.remove(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::FieldsOf;
+    use crate::cache::mailbox::mailbox;
+
+    fn entry(key: &str, node: &str) -> Arc<Entry> {
+        let fields = vec![("spec.nodeName", node.to_string()), ("status.phase", "Running".to_string())];
+        let fields_of: FieldsOf = Arc::new(move |_| fields.clone());
+        let stored = br#"{"kind":"Pod","apiVersion":"v1","metadata":{}}"#;
+        Arc::new(Entry::parse(key.into(), stored, 1, Some(&fields_of)).expect("parses"))
+    }
+
+    fn selection(namespace: &str, fields: &str) -> Arc<Selection> {
+        let fields = FieldSelector::parse(fields).expect("a selector");
+        Arc::new(Selection { namespace: namespace.into(), labels: LabelSelector::everything(), fields })
+    }
+
+    /// A selection and which of the three changes it sees: a pod of node a, the same moved to node b, its deletion.
+    const SELECTIONS: &[(&str, &str, [&str; 3])] = &[
+        ("", "", ["ADDED", "MODIFIED", "DELETED"]),
+        ("ns", "", ["ADDED", "MODIFIED", "DELETED"]),
+        ("other", "", ["", "", ""]),
+        ("", "spec.nodeName=a", ["ADDED", "DELETED", ""]),
+        ("", "spec.nodeName=b", ["", "ADDED", "DELETED"]),
+        ("ns", "metadata.name=p,spec.nodeName=b", ["", "ADDED", "DELETED"]),
+        ("", "metadata.name=q", ["", "", ""]),
+        ("", "status.phase=Running", ["ADDED", "MODIFIED", "DELETED"]),
+        ("", "status.phase=Failed", ["", "", ""]),
+        ("", "spec.nodeName!=a", ["", "ADDED", "DELETED"]),
+    ];
+
+    #[test]
+    fn each_selection_sees_its_events_once() {
+        let steps = [(None, Some("a")), (Some("a"), Some("b")), (Some("b"), None)];
+        for (namespace, fields, expected) in SELECTIONS {
+            let mut watchers = Watchers::default();
+            let (sender, mut receiver) = mailbox();
+            watchers.add(selection(namespace, fields), Arc::new(Json), sender);
+            for ((before, after), expected) in steps.iter().zip(expected) {
+                let of = |node: &Option<&str>| node.map(|node| entry("ns/p", node));
+                watchers.dispatch(&Change { revision: 1, before: of(before), after: of(after) });
+                watchers.flush();
+                let run = receiver.poll_next(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+                let text = match run {
+                    std::task::Poll::Ready(run) => String::from_utf8(run.expect("open").into()).expect("text"),
+                    std::task::Poll::Pending => String::new(),
+                };
+                assert_eq!(text.lines().count(), usize::from(!expected.is_empty()), "{namespace} {fields}: {text}");
+                assert!(text.contains(expected), "{namespace} {fields}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_of_watchers_that_went() {
+        let mut watchers = Watchers::default();
+        for (namespace, fields, _) in SELECTIONS {
+            let (sender, receiver) = mailbox();
+            watchers.add(selection(namespace, fields), Arc::new(Json), sender);
+            drop(receiver);
+        }
+        watchers.sweep();
+        assert!(watchers.is_empty() && watchers.index.everything.is_empty());
+        assert!(watchers.index.by_namespace.is_empty() && watchers.index.by_field.is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! What travels over HTTP: bodies, media types, answers.
 
 pub mod body;
+pub mod coalesce;
 pub mod compress;
 pub mod negotiate;
 pub mod respond;

@@ -50,6 +50,6 @@ impl Registry {
             }
         }
         entries.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(Page { entries, ..page })
+        Ok(Page { entries, whole: None, ..page })
     }
 }

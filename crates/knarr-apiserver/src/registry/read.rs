@@ -9,7 +9,8 @@ use knarr_api::status::Reason;
 use super::continuation::Continuation;
 use super::options::{ListOptions, VersionMatch};
 use super::{Registry, Served};
-use crate::cache::{Entry, Selection, Snapshot};
+use crate::cache::rendered::Rendered;
+use crate::cache::{Entry, Selection, Snapshot, Whole};
 
 /// Bytes of one run of a list's body.
 const RUN: usize = 256 * 1024;
@@ -22,6 +23,14 @@ pub struct Page {
     pub continue_token: String,
     /// How many follow, where it is known.
     pub remaining: Option<usize>,
+    /// The page is everything there is, so that others may be shown the same.
+    pub whole: Option<Whole>,
+}
+
+impl Page {
+    fn last(entries: Vec<Arc<Entry>>, revision: u64) -> Self {
+        Page { entries, revision, continue_token: String::new(), remaining: None, whole: None }
+    }
 }
 
 /// Why a list cannot go on.
@@ -134,8 +143,13 @@ pub fn check_fields(served: &Served, options: &ListOptions) -> Result<(), Status
     Ok(options.fields.require_known(served.strategy.selectable_field_names())?)
 }
 
-fn page(snapshot: &Snapshot, revision: u64, after: Option<&str>, selection: &Selection, options: &ListOptions) -> Page {
-    let everything = options.selects_everything();
+fn page(
+    snapshot: &Arc<Snapshot>,
+    revision: u64,
+    after: Option<&str>,
+    selection: &Selection,
+    options: &ListOptions,
+) -> Page {
     // A selector that names one object need not look at the others.
     if let Some(name) = options.fields.exact("metadata.name") {
         let key =
@@ -144,48 +158,92 @@ fn page(snapshot: &Snapshot, revision: u64, after: Option<&str>, selection: &Sel
             && after.is_none()
         {
             let entries = if selection.matches(entry) { vec![entry.clone()] } else { Vec::new() };
-            return Page { entries, revision, continue_token: String::new(), remaining: None };
+            return Page::last(entries, revision);
         }
     }
-    let mut range = snapshot.range(&selection.namespace, after).filter(|e| everything || selection.matches(e));
+    let everything = options.selects_everything();
+    let mut selected = snapshot.select(selection, after);
     if options.limit == 0 {
-        return Page { entries: range.cloned().collect(), revision, continue_token: String::new(), remaining: None };
+        let whole = Whole { snapshot: snapshot.clone(), namespace: selection.namespace.clone() };
+        let whole = (everything && after.is_none()).then_some(whole);
+        return Page { whole, ..Page::last(selected.cloned().collect(), revision) };
     }
-    let entries: Vec<Arc<Entry>> = range.by_ref().take(options.limit).cloned().collect();
-    let mut page = Page { entries, revision, continue_token: String::new(), remaining: None };
-    if range.next().is_some()
+    let mut page = Page::last(selected.by_ref().take(options.limit).cloned().collect(), revision);
+    if selected.next().is_some()
         && let Some(last) = page.entries.last()
     {
         page.continue_token = Continuation { revision: Some(revision), after: last.key.to_string() }.encode();
-        page.remaining = everything.then(|| range.count() + 1);
+        page.remaining = everything.then(|| selected.count() + 1);
     }
     page
 }
 
-/// Writes a list whose items are written by `item`, in runs of bytes that go out as they are.
-pub fn list_json(
-    page: &Page,
-    kind: &str,
-    api_version: &str,
-    mut item: impl FnMut(&Entry, &mut BytesMut),
-) -> Vec<Bytes> {
+/// How the items of a list are written.
+#[derive(Clone, Copy)]
+pub enum ItemForm {
+    /// With `kind` and `apiVersion`.
+    Typed,
+    /// Without, as upstream writes the items of its own kinds.
+    Untyped,
+}
+
+/// A list, in runs of bytes that go out as they are.
+pub fn list_json(page: &Page, kind: &str, api_version: &str, form: ItemForm, rendered: &Rendered) -> Vec<Bytes> {
+    let mut head = BytesMut::new();
+    head.put_slice(format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":").as_bytes());
+    put_list_metadata(page, &mut head);
+    head.put_slice(b",\"items\":[");
+    let mut runs = vec![head.freeze()];
+    match &page.whole {
+        Some(whole) => runs.extend_from_slice(&rendered.items(whole, form.name(), || items(&page.entries, form))),
+        None => runs.extend(items(&page.entries, form)),
+    }
+    runs.push(Bytes::from_static(b"]}\n"));
+    runs
+}
+
+/// The items with commas between them.
+fn items(entries: &[Arc<Entry>], form: ItemForm) -> Vec<Bytes> {
     let mut runs = Vec::new();
-    let mut out = BytesMut::with_capacity(RUN + RUN / 8);
-    out.put_slice(format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":").as_bytes());
-    put_list_metadata(page, &mut out);
-    out.put_slice(b",\"items\":[");
-    for (i, entry) in page.entries.iter().enumerate() {
+    let mut rest: usize = entries.iter().map(|entry| entry.json().len() + 2).sum();
+    let mut out = BytesMut::with_capacity(rest.min(RUN));
+    for (i, entry) in entries.iter().enumerate() {
+        let json = form.of(entry);
+        let more = json.len() + 2;
+        if out.len() + more > out.capacity() && !out.is_empty() {
+            runs.push(std::mem::replace(&mut out, BytesMut::with_capacity(rest.min(RUN).max(more))).freeze());
+        }
+        rest -= entry.json().len() + 2;
         if i > 0 {
             out.put_u8(b',');
         }
-        item(entry, &mut out);
-        if out.len() >= RUN {
-            runs.push(std::mem::replace(&mut out, BytesMut::with_capacity(RUN + RUN / 8)).freeze());
-        }
+        form.put(json, &mut out);
     }
-    out.put_slice(b"]}\n");
     runs.push(out.freeze());
     runs
+}
+
+impl ItemForm {
+    fn name(self) -> &'static str {
+        match self {
+            ItemForm::Typed => "typed",
+            ItemForm::Untyped => "untyped",
+        }
+    }
+
+    fn of(self, entry: &Entry) -> &[u8] {
+        match self {
+            ItemForm::Typed => entry.json(),
+            ItemForm::Untyped => entry.untyped_json(),
+        }
+    }
+
+    fn put(self, json: &[u8], out: &mut BytesMut) {
+        if let ItemForm::Untyped = self {
+            out.put_u8(b'{');
+        }
+        out.put_slice(json);
+    }
 }
 
 pub fn put_list_metadata(page: &Page, out: &mut BytesMut) {

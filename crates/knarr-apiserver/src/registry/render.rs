@@ -10,7 +10,7 @@ use knarr_api::table::{IncludeObject, partial_metadata};
 use knarr_api::{Object, StatusError, protobuf, schema};
 use serde_json::json;
 
-use super::read::{Page, list_json, put_list_metadata};
+use super::read::{ItemForm, Page, list_json, put_list_metadata};
 use super::{Served, commit};
 use crate::cache::Entry;
 use crate::cache::watchers::{EventType, Json, Render};
@@ -95,8 +95,8 @@ impl Presenter {
     pub fn list(&self, page: &Page) -> Result<Response<Body>, StatusError> {
         let served = &self.served;
         if self.plain() {
-            let item: fn(&Entry, &mut BytesMut) = if served.custom { put_typed } else { put_untyped };
-            let runs = list_json(page, &served.list_kind(), &served.api_version, item);
+            let form = if served.custom { ItemForm::Typed } else { ItemForm::Untyped };
+            let runs = list_json(page, &served.list_kind(), &served.api_version, form, &served.cache.rendered);
             return Ok(respond::with_type(StatusCode::OK, respond::JSON, Body::chunks(runs)));
         }
         let objects = page.entries.iter().map(|e| commit::from_stored(served, e.object()));
@@ -189,15 +189,6 @@ impl Render for Presenter {
         };
         out.put_slice(&frame(self.wanted.encoding, kind.as_str(), &shown));
     }
-}
-
-fn put_untyped(entry: &Entry, out: &mut BytesMut) {
-    out.put_u8(b'{');
-    out.put_slice(entry.untyped_json());
-}
-
-fn put_typed(entry: &Entry, out: &mut BytesMut) {
-    out.put_slice(entry.json());
 }
 
 fn list_metadata(page: &Page) -> Object {

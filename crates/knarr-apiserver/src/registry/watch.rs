@@ -1,6 +1,5 @@
 //! WATCH: what stood or happened since, then everything as it happens.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use super::render::{self, Presenter};
 use super::{Registry, Served};
 use crate::cache::mailbox::Receiver;
 use crate::cache::watchers::Render;
-use crate::cache::{Caches, EventType, Selection, Started};
+use crate::cache::{Caches, Change, EventType, Selection, Snapshot, Started};
 use crate::http::Body;
 use crate::http::body::BoxError;
 use crate::http::respond::{self, Answer};
@@ -68,43 +67,66 @@ impl Registry {
         let since = if everything_first { None } else { Some(asked.unwrap_or(applied)) };
         let render = presenter.events();
         let started = served.cache.watch(selection.clone(), render.clone(), since)?;
-        let mut initial = initial_events(&started, &selection, &*render, everything_first);
-        if options.send_initial_events == Some(true) && options.bookmarks {
-            initial.push_back(presenter.bookmark(started.snapshot.revision.max(applied), true));
-        }
-        Ok(WatchStream::new(initial, started.receiver, self.caches.clone(), presenter.clone(), options))
+        let bookmark = (options.send_initial_events == Some(true) && options.bookmarks)
+            .then(|| presenter.bookmark(started.snapshot.revision.max(applied), true));
+        let Started { snapshot, missed, receiver } = started;
+        let told = if everything_first { Told::Objects(snapshot, None) } else { Told::Changes(missed.into_iter()) };
+        let beginning = Beginning { selection, render, told, bookmark };
+        Ok(WatchStream::new(beginning, receiver, self.caches.clone(), presenter.clone(), options))
     }
 }
 
-/// What a watcher is told before anything new happens.
-fn initial_events(started: &Started, selection: &Selection, render: &dyn Render, everything: bool) -> VecDeque<Bytes> {
-    let mut runs = VecDeque::new();
-    let mut out = BytesMut::new();
-    let mut roll = |out: &mut BytesMut, at_least: usize| {
-        if out.len() > at_least {
-            runs.push_back(out.split().freeze());
-        }
-    };
-    if everything {
-        for entry in started.snapshot.range(&selection.namespace, None).filter(|e| selection.matches(e)) {
-            render.event(EventType::Added, entry, entry.revision, &mut out);
-            roll(&mut out, RUN);
-        }
-    } else {
-        for change in &started.missed {
-            if let Some((kind, entry)) = change.seen_by(selection) {
-                render.event(kind, entry, change.revision, &mut out);
-                roll(&mut out, RUN);
+/// What a watcher is told before anything new happens; written as it is read, so that a slow reader costs no memory.
+struct Beginning {
+    selection: Arc<Selection>,
+    render: Arc<dyn Render>,
+    told: Told,
+    /// Follows at the end.
+    bookmark: Option<Bytes>,
+}
+
+enum Told {
+    /// What stands, after this key.
+    Objects(Arc<Snapshot>, Option<Arc<str>>),
+    /// What has happened.
+    Changes(std::vec::IntoIter<Arc<Change>>),
+}
+
+impl Beginning {
+    /// The next run of events; `None` at the end.
+    fn next(&mut self) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        match &mut self.told {
+            Told::Objects(snapshot, after) => {
+                let mut last = None;
+                for entry in snapshot.select(&self.selection, after.as_deref()) {
+                    self.render.event(EventType::Added, entry, entry.revision, &mut out);
+                    last = Some(entry.key.clone());
+                    if out.len() > RUN {
+                        break;
+                    }
+                }
+                *after = last.or(after.take());
+            }
+            Told::Changes(changes) => {
+                for change in changes {
+                    if let Some((kind, entry)) = change.seen_by(&self.selection) {
+                        self.render.event(kind, entry, change.revision, &mut out);
+                    }
+                    if out.len() > RUN {
+                        break;
+                    }
+                }
             }
         }
+        if out.is_empty() { self.bookmark.take() } else { Some(out.freeze()) }
     }
-    roll(&mut out, 0);
-    runs
 }
 
 /// The body of a watch's answer.
 struct WatchStream {
-    initial: VecDeque<Bytes>,
+    /// Dropped once told.
+    beginning: Option<Beginning>,
     receiver: Receiver,
     caches: Arc<Caches>,
     presenter: Presenter,
@@ -117,7 +139,7 @@ struct WatchStream {
 
 impl WatchStream {
     fn new(
-        initial: VecDeque<Bytes>,
+        beginning: Beginning,
         receiver: Receiver,
         caches: Arc<Caches>,
         presenter: Presenter,
@@ -126,7 +148,7 @@ impl WatchStream {
         let timeout = options.timeout.unwrap_or_else(spread_timeout);
         let ends = Instant::now() + timeout;
         let mut stream = WatchStream {
-            initial,
+            beginning: Some(beginning),
             receiver,
             caches,
             presenter,
@@ -164,8 +186,11 @@ impl Stream for WatchStream {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if let Some(run) = self.initial.pop_front() {
-                return Poll::Ready(Some(Ok(run)));
+            if let Some(beginning) = &mut self.beginning {
+                match beginning.next() {
+                    Some(run) => return Poll::Ready(Some(Ok(run))),
+                    None => self.beginning = None,
+                }
             }
             if self.ended {
                 return Poll::Ready(None);

@@ -10,16 +10,18 @@ use knarr_apiserver::authentication::{TransportIdentity, User};
 use knarr_apiserver::http::Body;
 use knarr_apiserver::{ApiServer, ApiService, Config, Registry};
 use serde_json::Value;
+use store::TestStore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
 pub mod remote;
+mod store;
 
 pub struct Server {
     pub api: ApiServer,
     pub registry: Arc<Registry>,
     _stop: DropGuard,
-    _directory: tempfile::TempDir,
+    _store: TestStore,
 }
 
 /// A parsed answer.
@@ -50,11 +52,11 @@ impl Server {
     /// A server that is made of what the registry is given to.
     pub async fn start_with(config: impl FnOnce(&Arc<Registry>) -> Config) -> Server {
         let stop = CancellationToken::new();
-        let directory = tempfile::tempdir().expect("a directory");
-        let store = Arc::new(knarr_store::Embedded::open(directory.path()).expect("an empty store"));
-        let registry = Registry::open(store, false, stop.clone()).await.expect("an empty store opens");
+        let store = TestStore::start().await;
+        let registry = Registry::open(store.store.clone(), store.shared, stop.clone()).await;
+        let registry = registry.expect("an empty store opens");
         let api = ApiServer::new(config(&registry), registry.clone());
-        Server { api, registry, _stop: stop.drop_guard(), _directory: directory }
+        Server { api, registry, _stop: stop.drop_guard(), _store: store }
     }
 
     pub fn service(&self) -> ApiService {

@@ -291,4 +291,8 @@ impl Store for Embedded {
         let ttl = Duration::from_secs(ttl_seconds.into());
         self.ask(|reply| Request::Grant { ttl, reply }).await
     }
+
+    fn check(&self) -> Result<()> {
+        if self.shared.window.is_closed() { Err(StoreError::Closed) } else { Ok(()) }
+    }
 }

@@ -1,14 +1,22 @@
 //! What every backend promises, asked of every backend.
 
 mod backends;
+mod etcd_alone;
 mod suite;
 
 macro_rules! suite {
     ($($name:ident),* $(,)?) => {
-        mod embedded {
+        over!(embedded, EmbeddedBackend, $($name),*);
+        over!(etcd, EtcdBackend, $($name),*);
+    };
+}
+
+macro_rules! over {
+    ($module:ident, $backend:ident, $($name:ident),*) => {
+        mod $module {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $name() {
-                let backend = crate::backends::EmbeddedBackend::start();
+                let Some(backend) = crate::backends::$backend::start().await else { return };
                 crate::suite::$name(backend.store().as_ref()).await;
             })*
         }
