@@ -16,6 +16,7 @@ pub mod watchers;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
@@ -107,6 +108,8 @@ pub struct Cache {
     fields_of: Option<FieldsOf>,
     current: ArcSwap<Snapshot>,
     feed: Mutex<Feed>,
+    /// Watches that no index narrows: each of them hears of every write.
+    broad_watches: Arc<AtomicUsize>,
     /// Wakes those who wait for the next change.
     changed: tokio::sync::Notify,
 }
@@ -115,7 +118,14 @@ impl Cache {
     fn new(resource: GroupResource, fields_of: Option<FieldsOf>, floor: u64) -> Self {
         let feed = Feed { floor, ..Feed::default() };
         let current = ArcSwap::from_pointee(Snapshot { revision: floor, entries: OrdMap::new() });
-        Cache { resource, fields_of, current, feed: Mutex::new(feed), changed: tokio::sync::Notify::new() }
+        Cache {
+            resource,
+            fields_of,
+            current,
+            feed: Mutex::new(feed),
+            broad_watches: Arc::default(),
+            changed: tokio::sync::Notify::new(),
+        }
     }
 
     /// What stands now.
@@ -125,6 +135,24 @@ impl Cache {
 
     pub fn watcher_count(&self) -> usize {
         self.feed.lock().watchers.len()
+    }
+
+    /// How many watches hear of every write.
+    pub fn broad_watchers(&self) -> usize {
+        self.broad_watches.load(Ordering::Relaxed)
+    }
+
+    /// Counts a watch of this selection until the guard is dropped.
+    pub fn count_watch(&self, selection: &Selection) -> Option<CountedWatch> {
+        selection.is_broad().then(|| {
+            self.broad_watches.fetch_add(1, Ordering::Relaxed);
+            CountedWatch(self.broad_watches.clone())
+        })
+    }
+
+    /// Events that watchers were sent since the start.
+    pub fn delivered_events(&self) -> u64 {
+        self.feed.lock().watchers.delivered
     }
 
     /// What stood at `revision`, by undoing the changes since.
@@ -233,6 +261,15 @@ impl Feed {
             self.floor = oldest.revision;
         }
         self.window.push_back(Arc::new(change));
+    }
+}
+
+/// One of [`Cache::broad_watchers`].
+pub struct CountedWatch(Arc<AtomicUsize>);
+
+impl Drop for CountedWatch {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

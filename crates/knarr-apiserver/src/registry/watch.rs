@@ -19,7 +19,7 @@ use super::render::{self, Presenter};
 use super::{Registry, Served};
 use crate::cache::mailbox::Receiver;
 use crate::cache::watchers::Render;
-use crate::cache::{Caches, EventType, Selection, Started};
+use crate::cache::{Caches, CountedWatch, EventType, Selection, Started};
 use crate::http::Body;
 use crate::http::body::BoxError;
 use crate::http::respond::{self, Answer};
@@ -72,7 +72,10 @@ impl Registry {
         if options.send_initial_events == Some(true) && options.bookmarks {
             initial.push_back(presenter.bookmark(started.snapshot.revision.max(applied), true));
         }
-        Ok(WatchStream::new(initial, started.receiver, self.caches.clone(), presenter.clone(), options))
+        let counted = served.cache.count_watch(&selection);
+        let mut stream = WatchStream::new(initial, started.receiver, self.caches.clone(), presenter.clone(), options);
+        stream.counted = counted;
+        Ok(stream)
     }
 }
 
@@ -113,6 +116,8 @@ struct WatchStream {
     /// Fires at the next bookmark, or at the end.
     timer: Pin<Box<Sleep>>,
     ended: bool,
+    /// Tells priority and fairness what a write sets off.
+    counted: Option<CountedWatch>,
 }
 
 impl WatchStream {
@@ -134,6 +139,7 @@ impl WatchStream {
             ends,
             timer: Box::pin(tokio::time::sleep_until(ends)),
             ended: false,
+            counted: None,
         };
         stream.set_timer();
         stream
