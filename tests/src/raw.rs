@@ -16,6 +16,11 @@ impl Raw {
         Self::with(cluster, |builder| builder)
     }
 
+    /// One with the credentials and the trust of `cluster` that speaks to another server.
+    pub fn to(cluster: &Cluster, server: &str) -> Result<Raw> {
+        Ok(Raw { server: server.to_string(), ..Self::new(cluster)? })
+    }
+
     /// One that speaks HTTP/1.1: a connection a request.
     pub fn http1(cluster: &Cluster) -> Result<Raw> {
         Self::with(cluster, reqwest::ClientBuilder::http1_only)

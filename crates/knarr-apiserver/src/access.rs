@@ -103,6 +103,8 @@ pub struct Access {
     pub handlers: Handlers,
     pub allocators: Vec<Arc<dyn Allocator>>,
     pub discovery: Discovery,
+    /// Its authorities may be replaced while the server serves.
+    pub client_certificates: Arc<ClientCertificates>,
     objects: Arc<dyn Objects>,
     configured: Arc<Configured>,
     /// What the authorizers were last made from.
@@ -124,8 +126,9 @@ impl Access {
         if let Some((roots, allowed_names)) = config.front_proxy {
             authenticators.push(Arc::new(FrontProxy { verifier: CertificateVerifier::new(roots)?, allowed_names }));
         }
-        let verifier = CertificateVerifier::new(config.client_roots)?;
-        authenticators.push(Arc::new(ClientCertificates { verifier }));
+        let client_certificates =
+            Arc::new(ClientCertificates { verifier: CertificateVerifier::new(config.client_roots)? });
+        authenticators.push(client_certificates.clone());
         authenticators.push(bearer.clone());
 
         let rbac = Rbac::new();
@@ -140,6 +143,7 @@ impl Access {
             authentication: authentication::Chain::new(authenticators, configured.anonymous()),
             handlers: endpoints.handlers(&issuer, bearer),
             allocators: vec![services.clone()],
+            client_certificates,
             authorization,
             admission,
             discovery,

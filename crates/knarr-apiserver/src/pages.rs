@@ -9,24 +9,13 @@ use serde_json::json;
 use crate::aggregation::Aggregator;
 use crate::chain::request_info::RequestInfo;
 use crate::discovery::{self, Catalog};
+use crate::health::{self, HealthCheck};
 use crate::http::Body;
 use crate::http::respond;
-use crate::metrics::SharedMetrics;
+use crate::metrics::{ResourceCount, SharedMetrics};
 use crate::openapi;
 use crate::registry::options::Query;
 use crate::registry::{Registry, Table};
-
-/// A condition of being healthy. The text of `Err` is logged, not shown.
-pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
-
-/// A named check and the pages it belongs to.
-#[derive(Clone)]
-pub struct HealthCheck {
-    pub name: String,
-    /// A server that fails it cannot be healed by waiting.
-    pub live: bool,
-    pub check: Check,
-}
 
 /// A page of another room, such as the token issuer's keys.
 #[async_trait::async_trait]
@@ -52,26 +41,19 @@ pub struct Pages {
     pub pages: Vec<Arc<dyn Page>>,
     /// The address that `/api` tells clients.
     pub server_address: String,
-    pub git_version: String,
 }
 
 const ROOT_PATHS: &[&str] = &[
     "/.well-known/openid-configuration",
     "/healthz",
-    "/healthz/etcd",
-    "/healthz/ping",
     "/livez",
-    "/livez/etcd",
-    "/livez/ping",
     "/metrics",
+    "/metrics/slis",
     "/openapi/v2",
     "/openapi/v3",
     "/openapi/v3/",
     "/openid/v1/jwks",
     "/readyz",
-    "/readyz/etcd",
-    "/readyz/ping",
-    "/readyz/shutdown",
     "/version",
 ];
 
@@ -82,8 +64,13 @@ impl Pages {
                 return response;
             }
         }
+        let words: Vec<&str> = info.path.trim_matches('/').split('/').collect();
+        if let Some(page) = health_page(&words) {
+            let query = Query::parse(parts.uri.query().unwrap_or_default());
+            let answer = health::serve(&self.checks, &self.metrics.slis, page, &words[1..], &query).await;
+            return answer.unwrap_or_else(respond::page_not_found);
+        }
         if info.path.starts_with("/openapi/") && parts.method == Method::GET {
-            let words: Vec<&str> = info.path.trim_matches('/').split('/').collect();
             let document = openapi::serve(&self.registry, &self.aggregator, &words, parts).await;
             return document.unwrap_or_else(respond::page_not_found);
         }
@@ -109,7 +96,7 @@ impl Pages {
             ["apis", group, version] if !group.is_empty() => discovery::resource_list(&table, group, version),
             ["version"] => Some(self.version()),
             ["metrics"] => Some(self.metrics_page()),
-            ["healthz" | "livez" | "readyz", ..] => self.health(&words, parts),
+            ["metrics", "slis"] => Some(measurements(self.metrics.slis.render())),
             _ => None,
         }
     }
@@ -122,6 +109,10 @@ impl Pages {
         let table = self.registry.table();
         let mut paths: Vec<String> = ROOT_PATHS.iter().map(|p| p.to_string()).collect();
         paths.extend(["/api", "/api/v1", "/apis", "/apis/"].map(str::to_string));
+        for check in &self.checks {
+            let pages: &[&str] = if check.live { &["healthz", "livez", "readyz"] } else { &["readyz"] };
+            paths.extend(pages.iter().map(|page| format!("/{page}/{}", check.name)));
+        }
         for served in &table.rows {
             let row = &served.resource;
             if !row.group.is_empty() {
@@ -144,7 +135,7 @@ impl Pages {
             &json!({
                 "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
                 "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
-                "gitVersion": self.git_version, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+                "gitVersion": git_version(), "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
                 "goVersion": "", "compiler": "rustc",
                 "platform": format!("{}/{}", std::env::consts::OS, go_arch()),
             }),
@@ -152,66 +143,38 @@ impl Pages {
     }
 
     fn metrics_page(&self) -> Response<Body> {
-        let caches = self.registry.caches.all();
-        let text = self.metrics.render(caches.iter().map(|c| (c.resource.to_string(), c.snapshot().len())));
-        let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        respond::with_type(StatusCode::OK, content_type, Body::from(text))
-    }
-
-    fn health(&self, words: &[&str], parts: &Parts) -> Option<Response<Body>> {
-        let page = words[0];
-        let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let checks: Vec<&HealthCheck> = self.checks.iter().filter(|c| page == "readyz" || c.live).collect();
-        match words.get(1..).unwrap_or_default() {
-            [] => Some(summary(page, &checks, &query)),
-            rest => {
-                let name = rest.join("/");
-                let check = checks.iter().find(|c| c.name == name)?;
-                Some(match (check.check)() {
-                    Ok(()) => respond::text(StatusCode::OK, "ok"),
-                    Err(why) => {
-                        respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}\n"))
-                    }
-                })
-            }
-        }
+        let table = self.registry.table();
+        let counts = self.registry.caches.all().into_iter().filter_map(|cache| {
+            let version = table.stored_version(&cache.resource)?.kind.version.to_string();
+            Some(ResourceCount {
+                group: cache.resource.group.to_string(),
+                version,
+                resource: cache.resource.resource.to_string(),
+                objects: cache.snapshot().len(),
+                events: cache.delivered_events(),
+            })
+        });
+        measurements(self.metrics.render(counts))
     }
 }
 
-fn summary(page: &str, checks: &[&HealthCheck], query: &Query) -> Response<Body> {
-    let excluded: Vec<&str> = query.all("exclude").collect();
-    let mut lines = String::new();
-    let mut failed = false;
-    for check in checks {
-        if excluded.contains(&check.name.as_str()) {
-            lines.push_str(&format!("[+]{} excluded: ok\n", check.name));
-            continue;
-        }
-        match (check.check)() {
-            Ok(()) => lines.push_str(&format!("[+]{} ok\n", check.name)),
-            Err(why) => {
-                tracing::warn!(check = check.name, why, "not healthy");
-                failed = true;
-                lines.push_str(&format!("[-]{} failed: reason withheld\n", check.name));
-            }
-        }
-    }
-    let unknown: Vec<String> =
-        excluded.iter().filter(|e| !checks.iter().any(|c| c.name == **e)).map(|e| format!("{e:?}")).collect();
-    if !unknown.is_empty() {
-        lines
-            .push_str(&format!("warn: some health checks cannot be excluded: no matches for {}\n", unknown.join(", ")));
-    }
-    if failed {
-        return respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{page} check failed\n"));
-    }
-    match query.flag("verbose") {
-        Some(_) => respond::text(StatusCode::OK, format!("{lines}{page} check passed\n")),
-        None => respond::text(StatusCode::OK, "ok"),
-    }
+fn health_page(words: &[&str]) -> Option<&'static str> {
+    ["healthz", "livez", "readyz"].into_iter().find(|page| words.first() == Some(page))
 }
 
-fn go_arch() -> &'static str {
+/// Prometheus' text.
+fn measurements(text: String) -> Response<Body> {
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    respond::with_type(StatusCode::OK, content_type, Body::from(text))
+}
+
+/// The release whose behaviour this is, and which Knarr.
+pub fn git_version() -> String {
+    format!("v1.36.2+knarr-{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// The machine's architecture as Go calls it.
+pub fn go_arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

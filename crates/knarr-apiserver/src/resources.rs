@@ -6,8 +6,10 @@ use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use knarr_api::{FieldError, GroupVersionKind, Object, Path, StatusError};
 
+use crate::audit;
 use crate::authentication::User;
 use crate::chain::request_info::RequestInfo;
+use crate::deprecation::{self, Deprecated};
 use crate::http::body::Body;
 use crate::http::negotiate;
 use crate::http::respond::{self, Answer};
@@ -83,7 +85,18 @@ impl Resources {
         let user = parts.extensions.get::<Arc<User>>().cloned().unwrap_or_default();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
         let request = Request { info, user, served, parts, query, body };
-        self.dispatch(request).await.unwrap_or_else(|error| respond::from_error(&error))
+        let info = request.info.clone();
+        let mut response = self.dispatch(request).await.unwrap_or_else(|error| respond::from_error(&error));
+        if let Some(deprecated) = deprecation::of(&info.group, &info.version, &info.resource) {
+            self.warn(&info, deprecated, &mut response);
+        }
+        response
+    }
+
+    fn warn(&self, info: &RequestInfo, deprecated: &Deprecated, response: &mut Response<Body>) {
+        respond::add_warnings(response, &[deprecated.warning.to_string()]);
+        self.registry.count_deprecated(info, deprecated.removed);
+        audit::annotate("k8s.io/deprecated", "true");
     }
 
     async fn dispatch(&self, request: Request) -> Answer {
@@ -255,6 +268,11 @@ impl Resources {
 /// What upstream's router would not let through: unknown subresources, names where there are none, wrong scopes, verbs
 /// that the resource does not have.
 fn refuse_route(info: &RequestInfo, served: &Served) -> Option<Response<Body>> {
+    // Read leniently, as upstream does for authorization, but routed literally.
+    let root = if info.group.is_empty() { "/api/" } else { "/apis/" };
+    if !info.path.starts_with(root) {
+        return Some(respond::page_not_found());
+    }
     let resource = &served.resource;
     let is_namespace = served.group_resource.group.is_empty() && served.group_resource.resource == "namespaces";
     let wrong_scope = !resource.namespaced() && !info.namespace.is_empty() && !is_namespace;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -15,18 +16,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::aggregation::{self, Aggregator};
+use crate::audit::{AuditConfig, Auditor};
 use crate::authentication::{self, PeerCertificates, TransportIdentity, User};
 use crate::authorization;
 use crate::chain::Handler;
-use crate::chain::access::{Audit, Authenticate, Authorize, Impersonate};
-use crate::chain::in_flight::InFlight;
+use crate::chain::access::{Authenticate, Authorize, Impersonate};
+use crate::chain::audit::Audit;
+use crate::chain::cors::Cors;
+use crate::chain::deadline::Timeout;
+use crate::chain::farewell::{Farewell, Leaving};
+use crate::chain::priority_and_fairness::{Protect, Protection};
 use crate::chain::request_info::RequestInfo;
-use crate::chain::watchdog::{PanicGuard, ReadRequest, Timeout};
-use crate::http::Body;
+use crate::chain::watchdog::{PanicGuard, ReadRequest};
+use crate::flow_control::{Dumps, FlowControl};
+use crate::health::{self, HealthCheck};
 use crate::http::coalesce::Coalesce;
-use crate::http::{compress, respond};
+use crate::http::{Body, PeerAddress, compress, respond};
 use crate::metrics::Metrics;
-use crate::pages::{HealthCheck, Page, Pages};
+use crate::pages::{Page, Pages};
 use crate::proxy::Connector;
 use crate::registry::{Hooks, Registry};
 use crate::resources::Resources;
@@ -44,25 +51,58 @@ pub struct Config {
     /// How to talk to kubelets: trusts their certificates and presents the server's own. Without it there are no logs, no exec
     /// and no proxying.
     pub kubelet_client: Option<rustls::ClientConfig>,
-    pub audit: Option<Arc<dyn Audit>>,
     /// What this server shows aggregated API servers, whose authority they know as that of front proxies.
     pub front_proxy_client: Option<knarr_pki::KeyedCertificate>,
     /// Paths that are no resources.
     pub pages: Vec<Arc<dyn Page>>,
-    /// Beyond `ping`, `etcd` and `shutdown`.
+    /// Beyond those that every server has.
     pub checks: Vec<HealthCheck>,
+    pub limits: Limits,
+    /// `None`: nothing is recorded.
+    pub audit: Option<AuditConfig>,
+    /// The origins whose browsers may read answers (`--cors-allowed-origins`).
+    pub cors_origins: Vec<regex::Regex>,
     /// `address:port`, as clients in the cluster reach it.
     pub server_address: String,
+    /// The end is near: `/readyz` says so, so that load balancers send nobody here any more, and everything else goes on.
+    pub leaving: CancellationToken,
+    /// Once this is cancelled, new requests are told to come again elsewhere (`--shutdown-send-retry-after`).
+    pub retry_after_stop: Option<CancellationToken>,
 }
 
-/// Upstream's `--max-requests-inflight` and `--max-mutating-requests-inflight`.
-const MAX_READING: usize = 400;
-const MAX_WRITING: usize = 200;
+/// How much work the server takes on, with upstream's defaults.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `--enable-priority-and-fairness`
+    pub priority_and_fairness: bool,
+    /// `--max-requests-inflight`
+    pub max_requests: usize,
+    /// `--max-mutating-requests-inflight`
+    pub max_mutating_requests: usize,
+    /// `--request-timeout`
+    pub request_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            priority_and_fairness: true,
+            max_requests: 400,
+            max_mutating_requests: 200,
+            request_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// As upstream: more than a megabyte of headers is a 431.
+const MAX_HEADER_BYTES: usize = 1 << 20;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
 /// How long open requests may take once the server shuts down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-type Chain = PanicGuard<ReadRequest<Authenticate<InFlight<Timeout<Impersonate<Authorize<Routes>>>>>>>;
+type Chain =
+    PanicGuard<Farewell<ReadRequest<Cors<Timeout<Authenticate<Audit<Impersonate<Protect<Authorize<Routes>>>>>>>>>>;
 
 /// The API server. Clones share everything.
 #[derive(Clone)]
@@ -70,6 +110,10 @@ pub struct ApiServer {
     chain: Arc<Chain>,
     registry: Arc<Registry>,
     aggregator: Arc<Aggregator>,
+    flow_control: Option<Arc<FlowControl>>,
+    auditor: Option<Arc<Auditor>>,
+    metrics: Arc<Metrics>,
+    leaving: Option<Leaving>,
 }
 
 /// The end of the chain.
@@ -110,9 +154,15 @@ impl ApiServer {
             config.kubelet_client.map(|tls| Connector::new(registry.clone(), config.hooks.admission.clone(), tls));
         registry.set_hooks(config.hooks);
         let metrics = Arc::new(Metrics::new());
-        let mut checks = own_checks(&registry);
+        registry.set_meter(metrics.clone());
+        let mut checks = health::own_checks(&registry, &config.leaving);
         checks.extend(config.checks);
         let aggregator = Aggregator::new(registry.clone(), config.front_proxy_client);
+        let limits = config.limits;
+        let total = (limits.max_requests + limits.max_mutating_requests) as u32;
+        let flow_control = limits.priority_and_fairness.then(|| FlowControl::new(total, metrics.registry()));
+        let mut pages = config.pages;
+        pages.extend(flow_control.clone().map(|flow_control| Arc::new(Dumps(flow_control)) as Arc<dyn Page>));
         let routes = Routes {
             aggregator: aggregator.clone(),
             resources: Resources { registry: registry.clone(), handlers: config.handlers, connector },
@@ -121,18 +171,47 @@ impl ApiServer {
                 aggregator: aggregator.clone(),
                 metrics: metrics.clone(),
                 checks,
-                pages: config.pages,
+                pages,
                 server_address: config.server_address,
-                git_version: format!("v1.36.2+knarr-{}", env!("CARGO_PKG_VERSION")),
             },
         };
         let authorizers = config.authorization;
         let authorize = Authorize { inner: routes, authorizers: authorizers.clone() };
-        let impersonate = Impersonate { inner: authorize, authorizers, audit: config.audit };
-        let in_flight = InFlight::new(Timeout(impersonate), MAX_READING, MAX_WRITING);
-        let authenticate = Authenticate { inner: in_flight, authenticators: config.authentication };
-        let chain = PanicGuard(ReadRequest { inner: authenticate, metrics });
-        ApiServer { chain: Arc::new(chain), registry, aggregator }
+        let protect = Protect {
+            inner: authorize,
+            protection: match &flow_control {
+                Some(flow_control) => Protection::Fair(flow_control.clone()),
+                None => Protection::max_in_flight(limits.max_requests, limits.max_mutating_requests),
+            },
+            registry: registry.clone(),
+            metrics: metrics.clone(),
+            request_timeout: limits.request_timeout,
+        };
+        let impersonate = Impersonate { inner: protect, authorizers };
+        let auditor = config.audit.map(|audit| Auditor::new(audit, metrics.registry()));
+        let audit = Audit { inner: impersonate, auditor: auditor.clone() };
+        let authenticate =
+            Authenticate { inner: audit, authenticators: config.authentication, auditor: auditor.clone() };
+        let timeout = Timeout { inner: authenticate, limit: limits.request_timeout };
+        let cors = Cors { inner: timeout, origins: config.cors_origins };
+        let read = ReadRequest { inner: cors, registry: registry.clone(), metrics: metrics.clone() };
+        let leaving = config.retry_after_stop.map(Leaving::new);
+        let chain = PanicGuard(Farewell { inner: read, leaving: leaving.clone() });
+        ApiServer { chain: Arc::new(chain), registry, aggregator, flow_control, auditor, metrics, leaving }
+    }
+
+    /// Keeps priority and fairness as the stored objects want it, until the registry shuts down.
+    pub async fn follow_flow_control(&self) {
+        if let Some(flow_control) = self.flow_control.clone() {
+            flow_control.run(self.registry.clone()).await;
+        }
+    }
+
+    /// Writes buffered audit events until `shutdown`, and then what is left.
+    pub async fn write_audit(&self, shutdown: CancellationToken) {
+        if let Some(auditor) = &self.auditor {
+            auditor.run(shutdown).await;
+        }
     }
 
     pub fn registry(&self) -> &Arc<Registry> {
@@ -156,18 +235,40 @@ impl ApiServer {
     }
 
     /// Serves HTTPS until `shutdown`, then ends watches politely and waits a little for what is still open.
-    pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>, shutdown: CancellationToken) {
-        let acceptor = TlsAcceptor::from(tls);
+    ///
+    /// New connections are made with what `tls` holds at that moment: certificates may be replaced while it serves.
+    pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerTls>, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
+        let closing = CancellationToken::new();
+        let accepting = Accepting { listener, tls: &tls, connections: &connections, closing: &closing };
+        self.accept(&accepting, shutdown.cancelled()).await;
+        self.registry.close_watches();
+        if let Some(Leaving { in_flight, .. }) = &self.leaving {
+            // Whoever comes now is told to come again elsewhere.
+            in_flight.close();
+            let served = tokio::time::timeout(DRAIN_TIMEOUT, in_flight.wait());
+            self.accept(&accepting, async move { drop(served.await) }).await;
+        }
+        drop(accepting.listener);
+        closing.cancel();
+        connections.close();
+        if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+    }
+
+    async fn accept(&self, accepting: &Accepting<'_>, until: impl Future<Output = ()>) {
+        let mut until = std::pin::pin!(until);
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = shutdown.cancelled() => break,
+                accepted = accepting.listener.accept() => accepted,
+                () = &mut until => return,
             };
             match accepted {
-                Ok((stream, _)) => {
-                    let connection = self.serve_connection(stream, acceptor.clone(), shutdown.clone());
-                    connections.spawn(connection);
+                Ok((stream, peer)) => {
+                    let acceptor = TlsAcceptor::from(accepting.tls.load_full());
+                    let closing = accepting.closing.clone();
+                    accepting.connections.spawn(self.serve_connection(stream, PeerAddress(peer), acceptor, closing));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -176,21 +277,16 @@ impl ApiServer {
                 }
             }
         }
-        drop(listener);
-        self.registry.close_watches();
-        connections.close();
-        if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
-            tracing::warn!("some connections did not end in time");
-        }
     }
 
     fn serve_connection(
         &self,
         stream: TcpStream,
+        address: PeerAddress,
         acceptor: TlsAcceptor,
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> + use<> {
-        let chain = self.chain.clone();
+        let (chain, metrics) = (self.chain.clone(), self.metrics.clone());
         async move {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY refused");
@@ -198,10 +294,16 @@ impl ApiServer {
             let handshake = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, acceptor.accept(stream));
             let tls = match handshake.await {
                 Ok(Ok(tls)) => tls,
-                Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
-                Err(_) => return tracing::debug!("TLS handshake timed out"),
+                Ok(Err(error)) => {
+                    metrics.tls_handshake_errors.inc();
+                    return tracing::debug!(%error, "TLS handshake failed");
+                }
+                Err(_) => {
+                    metrics.tls_handshake_errors.inc();
+                    return tracing::debug!("TLS handshake timed out");
+                }
             };
-            let service = ConnectionService { chain, peer: peer_certificates(&tls) };
+            let service = ConnectionService { chain, address, peer: peer_certificates(&tls) };
             let http2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
             let builder = connection_builder();
             let io = TokioIo::new(Coalesce::new(tls, http2));
@@ -222,7 +324,12 @@ impl ApiServer {
 
 fn connection_builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(32)).pipeline_flush(true);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .pipeline_flush(true);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -233,7 +340,7 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
         .max_frame_size(64 << 10)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(15))
-        .max_header_list_size(1 << 20);
+        .max_header_list_size(MAX_HEADER_BYTES as u32);
     builder
 }
 
@@ -242,19 +349,16 @@ fn peer_certificates(tls: &tokio_rustls::server::TlsStream<TcpStream>) -> Option
     (!certificates.is_empty()).then(|| PeerCertificates(Arc::new(certificates.iter().map(|c| c.to_vec()).collect())))
 }
 
-fn own_checks(registry: &Arc<Registry>) -> Vec<HealthCheck> {
-    let check = |name: &str, live: bool, check: crate::pages::Check| HealthCheck { name: name.into(), live, check };
-    let (stopping, store) = (registry.shutdown.clone(), registry.store().clone());
-    vec![
-        check("ping", true, Arc::new(|| Ok(()))),
-        check("log", true, Arc::new(|| Ok(()))),
-        check("etcd", true, Arc::new(move || store.check().map_err(|error| error.to_string()))),
-        check(
-            "shutdown",
-            false,
-            Arc::new(move || if stopping.is_cancelled() { Err("process is shutting down".into()) } else { Ok(()) }),
-        ),
-    ]
+/// The server's certificate and the authorities of its clients; may be replaced.
+pub type ServerTls = ArcSwap<rustls::ServerConfig>;
+
+/// What new connections are made with.
+struct Accepting<'a> {
+    listener: TcpListener,
+    tls: &'a ServerTls,
+    connections: &'a TaskTracker,
+    /// Cancelled when connections are to end politely.
+    closing: &'a CancellationToken,
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -292,6 +396,7 @@ where
 /// One connection's requests.
 struct ConnectionService {
     chain: Arc<Chain>,
+    address: PeerAddress,
     peer: Option<PeerCertificates>,
 }
 
@@ -302,6 +407,7 @@ impl hyper::service::Service<Request<hyper::body::Incoming>> for ConnectionServi
 
     fn call(&self, request: Request<hyper::body::Incoming>) -> Answering {
         let mut request = request.map(Body::from);
+        request.extensions_mut().insert(self.address);
         if let Some(peer) = &self.peer {
             request.extensions_mut().insert(peer.clone());
         }

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use knarr_apiserver::authentication::x509::{CertificateVerifier, ClientCertificates};
 use knarr_apiserver::authentication::{self, Anonymous, Authenticator};
-use knarr_apiserver::{ApiServer, Config, Registry};
+use knarr_apiserver::{ApiServer, Config, Registry, ServerTls};
 use knarr_pki::{CertificateAuthority, CertificateRequest, KeyedCertificate};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
@@ -43,7 +43,8 @@ async fn serve() -> Served {
     let api = ApiServer::new(config, registry);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
-    let tls = Arc::new(knarr_pki::server_config(&server, authority.certificate_pem()).expect("TLS"));
+    let tls = knarr_pki::server_config(&server, authority.certificate_pem()).expect("TLS");
+    let tls = Arc::new(ServerTls::from_pointee(tls));
     let stop = shutdown.clone();
     let serving = tokio::spawn(async move { api.serve(listener, tls, stop).await });
     Served { address, authority, admin, shutdown, serving, _directory: directory }

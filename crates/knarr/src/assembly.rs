@@ -16,16 +16,19 @@ use knarr_apiserver::authentication::token_file::TokenFile;
 use knarr_apiserver::authorization::configuration::{AuthorizationConfiguration, ConnectionInfo, WebhookConfiguration};
 use knarr_apiserver::bootstrap::Cluster;
 use knarr_apiserver::chain::request_info::RequestInfo;
+use knarr_apiserver::health::HealthCheck;
 use knarr_apiserver::http::Body;
 use knarr_apiserver::jose::Algorithm;
 use knarr_apiserver::objects::Objects;
 use knarr_apiserver::outbound;
-use knarr_apiserver::pages::{HealthCheck, Page};
+use knarr_apiserver::pages::Page;
 use knarr_apiserver::registry::Hooks;
 use knarr_apiserver::tokens::Discovery;
 
 use crate::credentials::{FRONT_PROXY_CLIENT, Pki};
+use crate::logging;
 use crate::settings::{AccessSaid, Settings, duration, read_file};
+use crate::start_hooks::StartHooks;
 use crate::tasks::Tasks;
 use crate::watch_file::WatchedFile;
 
@@ -167,7 +170,14 @@ fn cluster(settings: &Settings, pki: &Pki) -> Cluster {
 }
 
 /// The server that `access` decides for.
-pub fn config(settings: &Settings, pki: &Pki, access: &Access, checks: Vec<HealthCheck>) -> Result<Config> {
+pub fn config(
+    settings: &Settings,
+    pki: &Pki,
+    access: &Access,
+    checks: Vec<HealthCheck>,
+    hooks: &StartHooks,
+    tasks: &Tasks,
+) -> Result<Config> {
     let kubelet_client = knarr_pki::client_config(pki.authority.certificate_pem(), Some(&pki.kubelet_client))?;
     Ok(Config {
         authentication: access.authentication.clone(),
@@ -177,9 +187,13 @@ pub fn config(settings: &Settings, pki: &Pki, access: &Access, checks: Vec<Healt
         pages: vec![Arc::new(TokenKeys(access.discovery.clone()))],
         kubelet_client: Some(kubelet_client),
         front_proxy_client: Some(pki.front_proxy_client.clone()),
-        checks,
         server_address: settings.advertised().to_string(),
-        ..Config::default()
+        checks: std::iter::once(logging::check()).chain(checks).chain(hooks.checks()).collect(),
+        limits: settings.serving.limits.clone(),
+        audit: settings.serving.audit()?,
+        cors_origins: settings.serving.cors_origins.clone(),
+        leaving: tasks.leaving.clone(),
+        retry_after_stop: settings.serving.shutdown_send_retry_after.then(|| tasks.stop.clone()),
     })
 }
 

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use knarr_apiserver::authentication::User;
 use knarr_apiserver::objects::Objects;
-use knarr_apiserver::{ApiServer, Registry};
+use knarr_apiserver::{ApiServer, Registry, ServerTls};
 use knarr_client::leader::{Election, LeaderElector};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::assembly;
+use crate::certificates;
 use crate::credentials::Pki;
 use crate::encryption;
 use crate::layout::Layout;
 use crate::settings::Settings;
+use crate::start_hooks::StartHooks;
 use crate::tasks::Tasks;
 
 /// A serving control plane.
@@ -34,19 +36,33 @@ impl ControlPlane {
         let store = settings.store.open(&layout.store()).await.context("opening the store")?;
         let (store, checks) = encryption::around(settings, store, tasks).await?;
         let shared = settings.store.is_shared();
-        let registry = Registry::open(store, shared, tasks.stop.clone()).await.context("reading the store")?;
+        let registry = Registry::open(store, shared, tasks.ended.clone()).await.context("reading the store")?;
         let objects: Arc<dyn Objects> = registry.clone();
         let access = Arc::new(assembly::access(settings, pki, objects)?);
-        let server = ApiServer::new(assembly::config(settings, pki, &access, checks)?, registry);
+        let hooks = StartHooks::new();
+        let config = assembly::config(settings, pki, &access, checks, &hooks, tasks)?;
+        let server = ApiServer::new(config, registry);
         access.prepare().await.context("writing the default objects")?;
+        hooks.objects_done();
         let (following, stopped) = (access.clone().run(), tasks.stop.clone());
         tasks.spawn("authorization", async move { stopped.run_until_cancelled(following).await.unwrap_or_default() });
+        let (flow, stopped) = (server.clone(), tasks.stop.clone());
+        tasks.spawn("priority and fairness", async move {
+            stopped.run_until_cancelled(flow.follow_flow_control()).await.unwrap_or_default();
+        });
+        hooks.flow_control.done();
+        let (auditing, stop) = (server.clone(), tasks.stop.clone());
+        tasks.spawn("audit", async move { auditing.write_audit(stop).await });
         access.synced().await;
         tasks.spawn("aggregation", server.aggregator().clone().run(tasks.stop.clone()));
         assembly::follow_files(settings, &access, tasks)?;
         let tls = knarr_pki::server_config(&pki.serving, &pki.client_authorities())?;
+        let tls = Arc::new(ServerTls::from_pointee(tls));
+        let files = certificates::Files::watch(pki.directory(), tls.clone(), access.client_certificates.clone())?;
+        let stop = tasks.stop.clone();
+        tasks.spawn("certificates", async move { stop.run_until_cancelled(files.follow()).await.unwrap_or_default() });
         let (serving, stop) = (server.clone(), tasks.stop.clone());
-        tasks.spawn("API server", async move { serving.serve(listener, Arc::new(tls), stop).await });
+        tasks.spawn("API server", async move { serving.serve(listener, tls, stop).await });
         Ok(Arc::new(ControlPlane { server }))
     }
 

@@ -1,6 +1,7 @@
 //! Who is who in a cluster: its authorities and the certificates its parts show each other.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -36,6 +37,14 @@ pub struct Pki {
     pub kubelet_serving: KeyedCertificate,
     administrator: KeyedCertificate,
     directory: std::path::PathBuf,
+}
+
+/// Files that may be replaced while the server serves.
+pub struct Reread {
+    pub serving: KeyedCertificate,
+    /// PEM of what client certificates are checked against; may hold several.
+    pub authority_pem: String,
+    pub front_proxy_pem: String,
 }
 
 impl Pki {
@@ -74,6 +83,21 @@ impl Pki {
     /// The authorities whose client certificates the handshake accepts; which of them vouches for whom is told apart later.
     pub fn client_authorities(&self) -> String {
         format!("{}{}", self.authority.certificate_pem(), self.front_proxy.certificate_pem())
+    }
+
+    /// Where the files are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What the API server is reached and vouched by, as the files have it now.
+    pub fn reread(directory: &Path) -> Result<Reread> {
+        let read = |name: &str| {
+            let path = directory.join(name);
+            std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+        };
+        let serving = KeyedCertificate { certificate_pem: read("apiserver.crt")?, key_pem: read("apiserver.key")? };
+        Ok(Reread { serving, authority_pem: read("ca.crt")?, front_proxy_pem: read("front-proxy-ca.crt")? })
     }
 
     /// The key that signs service-account tokens.

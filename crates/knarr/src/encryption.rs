@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use knarr_apiserver::cache::follow::locate;
-use knarr_apiserver::pages::HealthCheck;
+use knarr_apiserver::health::HealthCheck;
 use knarr_encryption::{EncryptedStore, EncryptionConfiguration, Rules};
 use knarr_store::Store;
 use tokio::task::JoinSet;
@@ -32,11 +32,9 @@ pub async fn around(
     let (following, stop) = (follow(store.clone(), file), tasks.stop.clone());
     tasks.spawn("encryption", async move { stop.run_until_cancelled(following).await.unwrap_or_default() });
     let checked = store.clone();
-    let check = HealthCheck {
-        name: "kms-providers".into(),
-        live: true,
-        check: Arc::new(move || checked.rules().key_services().iter().try_for_each(|kms| kms.health())),
-    };
+    let check = HealthCheck::new("kms-providers", true, move || {
+        checked.rules().key_services().iter().try_for_each(|kms| kms.health())
+    });
     let has_services = !store.rules().key_services().is_empty();
     let checks = if reloads || has_services { vec![check] } else { Vec::new() };
     Ok((store, checks))

@@ -1,6 +1,7 @@
 //! Knarr: Kubernetes in one binary. This crate is the command line and the composition of all rooms into one process.
 
 mod assembly;
+mod certificates;
 mod cli;
 mod containerd;
 mod control_plane;
@@ -10,8 +11,10 @@ mod down;
 mod encryption;
 mod images;
 mod layout;
+mod logging;
 mod node;
 mod settings;
+mod start_hooks;
 mod store;
 mod tasks;
 mod up;
@@ -25,17 +28,16 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command};
-use settings::Settings;
+use settings::{LoggingFormat, Settings};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log(cli.verbose);
     knarr_pki::install_crypto_provider();
     let mut report = detach::Report::from_environment();
-    match run(cli.command, &mut report) {
+    match run(cli, &mut report) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let line = format!("{error:#}");
@@ -46,8 +48,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, report: &mut detach::Report) -> Result<()> {
-    match command {
+fn run(cli: Cli, report: &mut detach::Report) -> Result<()> {
+    if !matches!(cli.command, Command::Up(_)) {
+        log(cli.verbose, LoggingFormat::Text);
+    }
+    match cli.command {
         Command::Version => {
             println!("knarr {}", version::FULL);
             Ok(())
@@ -56,6 +61,7 @@ fn run(command: Command, report: &mut detach::Report) -> Result<()> {
         Command::Down(down) => runtime()?.block_on(down::run(down)),
         Command::Up(up) => {
             let settings = Settings::resolve(up.said, up.config.as_deref())?;
+            log(cli.verbose, settings.serving.logging_format);
             if up.detach {
                 return detach::run(&settings);
             }
@@ -72,12 +78,16 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 /// `-v` shows what happens, `-vv` everything; `RUST_LOG` overrides both.
-fn log(verbose: u8) {
+fn log(verbose: u8, format: LoggingFormat) {
     let default = match verbose {
         0 => "warn",
         1 => "info",
         _ => "debug,hyper=info,h2=info,rustls=info,tower=info",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(logging::stderr);
+    match format {
+        LoggingFormat::Text => subscriber.init(),
+        LoggingFormat::Json => subscriber.json().flatten_event(true).init(),
+    }
 }

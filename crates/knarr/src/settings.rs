@@ -5,6 +5,8 @@ mod access;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+mod serving;
+
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ipnet::Ipv4Net;
@@ -12,6 +14,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use access::{AccessSaid, duration, read_file};
+
+pub use serving::Serving;
 
 use crate::store::{self, StoreChoice};
 
@@ -54,6 +58,72 @@ pub struct Said {
     /// Control plane alone: runs no pods, needs no root
     #[arg(long, env = "KNARR_NO_NODE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub no_node: Option<bool>,
+    /// Seats requests by API priority and fairness, rather than by two plain limits [default: true]
+    #[arg(long, env = "KNARR_ENABLE_PRIORITY_AND_FAIRNESS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub enable_priority_and_fairness: Option<bool>,
+    /// Requests served at once; with priority and fairness the sum of both limits is the number of seats [default: 400]
+    #[arg(long, env = "KNARR_MAX_REQUESTS_INFLIGHT", value_name = "NUMBER")]
+    pub max_requests_inflight: Option<u32>,
+    /// Changing requests served at once [default: 200]
+    #[arg(long, env = "KNARR_MAX_MUTATING_REQUESTS_INFLIGHT", value_name = "NUMBER")]
+    pub max_mutating_requests_inflight: Option<u32>,
+    /// How long a request may take that is not meant to last [default: 1m0s]
+    #[arg(long, env = "KNARR_REQUEST_TIMEOUT", value_name = "DURATION")]
+    pub request_timeout: Option<String>,
+    /// How long the server goes on after it has said on /readyz that it will end [default: 0s]
+    #[arg(long, env = "KNARR_SHUTDOWN_DELAY_DURATION", value_name = "DURATION")]
+    pub shutdown_delay_duration: Option<String>,
+    /// Answer requests that come while the last ones are being served with 429 and Retry-After [default: false]
+    #[arg(long, env = "KNARR_SHUTDOWN_SEND_RETRY_AFTER", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub shutdown_send_retry_after: Option<bool>,
+    /// Regular expressions, with commas between them, of the origins whose browsers may read answers
+    #[arg(long, env = "KNARR_CORS_ALLOWED_ORIGINS", value_name = "PATTERNS")]
+    pub cors_allowed_origins: Option<String>,
+    /// The audit policy; without it nothing is recorded
+    #[arg(long, env = "KNARR_AUDIT_POLICY_FILE", value_name = "FILE")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where audit events are logged; "-" is standard output
+    #[arg(long, env = "KNARR_AUDIT_LOG_PATH", value_name = "FILE")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Megabytes at which the audit log is put aside; 0: never [default: 100]
+    #[arg(long, env = "KNARR_AUDIT_LOG_MAXSIZE", value_name = "MEGABYTES")]
+    pub audit_log_maxsize: Option<u32>,
+    /// Audit logs kept aside; 0: all [default: 100]
+    #[arg(long, env = "KNARR_AUDIT_LOG_MAXBACKUP", value_name = "NUMBER")]
+    pub audit_log_maxbackup: Option<u32>,
+    /// Days that audit logs are kept aside; 0: for ever [default: 366]
+    #[arg(long, env = "KNARR_AUDIT_LOG_MAXAGE", value_name = "DAYS")]
+    pub audit_log_maxage: Option<u32>,
+    /// batch, blocking or blocking-strict [default: blocking]
+    #[arg(long, env = "KNARR_AUDIT_LOG_MODE", value_name = "MODE")]
+    pub audit_log_mode: Option<String>,
+    /// A kubeconfig that says where audit events are sent
+    #[arg(long, env = "KNARR_AUDIT_WEBHOOK_CONFIG_FILE", value_name = "FILE")]
+    pub audit_webhook_config_file: Option<PathBuf>,
+    /// batch, blocking or blocking-strict [default: batch]
+    #[arg(long, env = "KNARR_AUDIT_WEBHOOK_MODE", value_name = "MODE")]
+    pub audit_webhook_mode: Option<String>,
+    /// How long to wait before sending events a second time [default: 10s]
+    #[arg(long, env = "KNARR_AUDIT_WEBHOOK_INITIAL_BACKOFF", value_name = "DURATION")]
+    pub audit_webhook_initial_backoff: Option<String>,
+    /// Events that may wait to be sent [default: 10000]
+    #[arg(long, env = "KNARR_AUDIT_WEBHOOK_BATCH_BUFFER_SIZE", value_name = "NUMBER")]
+    pub audit_webhook_batch_buffer_size: Option<u32>,
+    /// Events sent at once [default: 400]
+    #[arg(long, env = "KNARR_AUDIT_WEBHOOK_BATCH_MAX_SIZE", value_name = "NUMBER")]
+    pub audit_webhook_batch_max_size: Option<u32>,
+    /// How long a batch waits for more events [default: 30s]
+    #[arg(long, env = "KNARR_AUDIT_WEBHOOK_BATCH_MAX_WAIT", value_name = "DURATION")]
+    pub audit_webhook_batch_max_wait: Option<String>,
+    /// Batches a second; 0: no limit [default: 10]
+    #[arg(long, env = "KNARR_AUDIT_WEBHOOK_BATCH_THROTTLE_QPS", value_name = "NUMBER")]
+    pub audit_webhook_batch_throttle_qps: Option<f64>,
+    /// Batches at once after a quiet time [default: 15]
+    #[arg(long, env = "KNARR_AUDIT_WEBHOOK_BATCH_THROTTLE_BURST", value_name = "NUMBER")]
+    pub audit_webhook_batch_throttle_burst: Option<u32>,
+    /// How this program logs: text or json [default: text]
+    #[arg(long, env = "KNARR_LOGGING_FORMAT", value_name = "FORMAT")]
+    pub logging_format: Option<LoggingFormat>,
     #[command(flatten)]
     #[serde(skip)]
     pub access: AccessSaid,
@@ -74,6 +144,15 @@ pub struct Said {
     pub etcd_keyfile: Option<PathBuf>,
 }
 
+/// How this program logs.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoggingFormat {
+    #[default]
+    Text,
+    Json,
+}
+
 impl Said {
     /// This, and where it is silent, `file`.
     fn or(self, file: Said) -> Said {
@@ -89,6 +168,34 @@ impl Said {
             runtime_endpoint: self.runtime_endpoint.or(file.runtime_endpoint),
             kubelet_port: self.kubelet_port.or(file.kubelet_port),
             no_node: self.no_node.or(file.no_node),
+            enable_priority_and_fairness: self.enable_priority_and_fairness.or(file.enable_priority_and_fairness),
+            max_requests_inflight: self.max_requests_inflight.or(file.max_requests_inflight),
+            max_mutating_requests_inflight: self.max_mutating_requests_inflight.or(file.max_mutating_requests_inflight),
+            request_timeout: self.request_timeout.or(file.request_timeout),
+            shutdown_delay_duration: self.shutdown_delay_duration.or(file.shutdown_delay_duration),
+            shutdown_send_retry_after: self.shutdown_send_retry_after.or(file.shutdown_send_retry_after),
+            cors_allowed_origins: self.cors_allowed_origins.or(file.cors_allowed_origins),
+            audit_policy_file: self.audit_policy_file.or(file.audit_policy_file),
+            audit_log_path: self.audit_log_path.or(file.audit_log_path),
+            audit_log_maxsize: self.audit_log_maxsize.or(file.audit_log_maxsize),
+            audit_log_maxbackup: self.audit_log_maxbackup.or(file.audit_log_maxbackup),
+            audit_log_maxage: self.audit_log_maxage.or(file.audit_log_maxage),
+            audit_log_mode: self.audit_log_mode.or(file.audit_log_mode),
+            audit_webhook_config_file: self.audit_webhook_config_file.or(file.audit_webhook_config_file),
+            audit_webhook_mode: self.audit_webhook_mode.or(file.audit_webhook_mode),
+            audit_webhook_initial_backoff: self.audit_webhook_initial_backoff.or(file.audit_webhook_initial_backoff),
+            audit_webhook_batch_buffer_size: self
+                .audit_webhook_batch_buffer_size
+                .or(file.audit_webhook_batch_buffer_size),
+            audit_webhook_batch_max_size: self.audit_webhook_batch_max_size.or(file.audit_webhook_batch_max_size),
+            audit_webhook_batch_max_wait: self.audit_webhook_batch_max_wait.or(file.audit_webhook_batch_max_wait),
+            audit_webhook_batch_throttle_qps: self
+                .audit_webhook_batch_throttle_qps
+                .or(file.audit_webhook_batch_throttle_qps),
+            audit_webhook_batch_throttle_burst: self
+                .audit_webhook_batch_throttle_burst
+                .or(file.audit_webhook_batch_throttle_burst),
+            logging_format: self.logging_format.or(file.logging_format),
             access: self.access.or(file.access),
             store: self.store.or(file.store),
             etcd_servers: self.etcd_servers.or(file.etcd_servers),
@@ -114,6 +221,7 @@ pub struct Settings {
     pub runtime_endpoint: Option<PathBuf>,
     pub kubelet_port: u16,
     pub node: bool,
+    pub serving: Serving,
     pub access: AccessSaid,
     pub store: StoreChoice,
 }
@@ -125,8 +233,10 @@ impl Settings {
             Some(path) => said.or(read(path)?),
             None => said,
         };
+        let serving = Serving::resolve(&said)?;
         let data_dir = absolute(said.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()))?;
         let settings = Settings {
+            serving,
             bind: bind_address(said.bind.as_deref().unwrap_or("0.0.0.0:6443"))?,
             node_ip: said.node_ip.unwrap_or_else(default_route_address),
             node_name: said.node_name.map_or_else(host_name, Ok)?,

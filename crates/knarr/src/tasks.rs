@@ -16,7 +16,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 pub struct Tasks {
     tracker: TaskTracker,
     running: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+    /// The end is near: the API server says so and goes on serving.
+    pub leaving: CancellationToken,
     pub stop: CancellationToken,
+    /// For what the parts need until the last of them has ended.
+    pub ended: CancellationToken,
 }
 
 impl Tasks {
@@ -40,5 +44,6 @@ impl Tasks {
             let names: Vec<&str> = running.iter().filter(|(_, count)| **count > 0).map(|(name, _)| *name).collect();
             tracing::warn!("did not end in time: {}", names.join(", "));
         }
+        self.ended.cancel();
     }
 }

@@ -44,6 +44,13 @@ pub async fn run(settings: Settings, report: &mut Report) -> Result<()> {
     };
     if outcome.is_ok() {
         info!("stopping");
+        tasks.leaving.cancel();
+        // A second signal is impatience.
+        tokio::select! {
+            () = tokio::time::sleep(settings.serving.shutdown_delay) => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     }
     tasks.end().await;
     outcome

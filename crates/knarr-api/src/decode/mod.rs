@@ -13,6 +13,7 @@ use crate::resource::{GroupVersion, GroupVersionKind};
 use crate::schema::{Schema, TypeId, schema};
 use crate::status::StatusError;
 
+pub(crate) use json::MAX_TREE_DEPTH;
 pub use json::add_always_shown;
 
 /// How the body is written.

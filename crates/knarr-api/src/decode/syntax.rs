@@ -11,11 +11,17 @@ struct Scanner<'a> {
     pos: usize,
     /// One entry an open container: whether it is an object.
     open: Vec<bool>,
+    most: usize,
 }
 
 /// Checks one JSON document with nothing behind it.
 pub fn check(src: &[u8]) -> Result<(), String> {
-    let mut scanner = Scanner { src, pos: 0, open: Vec::new() };
+    check_to_depth(src, MAX_DEPTH)
+}
+
+/// As [`check`], for documents whose tree is then built by recursion.
+pub fn check_to_depth(src: &[u8], most: usize) -> Result<(), String> {
+    let mut scanner = Scanner { src, pos: 0, open: Vec::new(), most };
     scanner.document()?;
     scanner.space();
     match scanner.peek() {
@@ -101,7 +107,7 @@ impl Scanner<'_> {
     }
 
     fn push(&mut self, object: bool, byte: u8) -> Result<(), String> {
-        if self.open.len() >= MAX_DEPTH {
+        if self.open.len() >= self.most {
             return Err(invalid(byte, "exceeded max depth"));
         }
         self.open.push(object);

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use knarr_api::StatusError;
 
 use super::{Plugin, Request};
+use crate::audit;
 
 /// The plug-ins in upstream's order. The registry calls [`Chain::mutate`] on the defaulted object and [`Chain::validate`] once
 /// the object is otherwise valid, right before it is stored.
@@ -30,7 +31,9 @@ impl Chain {
     async fn mutate_once(&self, request: &mut Request) -> Result<(), StatusError> {
         let operation = request.operation;
         for plugin in self.plugins.iter().filter(|p| p.handles(operation)) {
-            plugin.mutate(request).await?;
+            let admitted = plugin.mutate(request).await;
+            annotate(request);
+            admitted?;
         }
         Ok(())
     }
@@ -39,7 +42,9 @@ impl Chain {
     pub async fn validate(&self, request: &mut Request) -> Result<(), StatusError> {
         let operation = request.operation;
         for plugin in self.plugins.iter().filter(|p| p.handles(operation)) {
-            plugin.validate(request).await?;
+            let admitted = plugin.validate(request).await;
+            annotate(request);
+            admitted?;
         }
         Ok(())
     }
@@ -48,5 +53,12 @@ impl Chain {
     pub async fn admit(&self, request: &mut Request) -> Result<(), StatusError> {
         self.mutate(request).await?;
         self.validate(request).await
+    }
+}
+
+/// What a plug-in has to say to the audit log, whether it admits or refuses.
+fn annotate(request: &mut Request) {
+    for (key, value) in request.audit_annotations.drain(..) {
+        audit::annotate(&key, value);
     }
 }

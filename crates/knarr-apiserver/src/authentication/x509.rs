@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use http::request::Parts;
 use knarr_api::StatusError;
@@ -23,7 +24,7 @@ const REMEMBERED: usize = 4096;
 /// Checks certificates against one certificate authority. The handshake has proven that the peer holds the key; this proves
 /// that the authority vouches for it.
 pub struct CertificateVerifier {
-    verifier: Arc<dyn ClientCertVerifier>,
+    verifier: ArcSwap<Arc<dyn ClientCertVerifier>>,
     /// By leaf: when its validity ends, and whom it names.
     verified: Mutex<HashMap<Vec<u8>, Verified>>,
 }
@@ -33,9 +34,15 @@ type Verified = (i64, Arc<User>);
 impl CertificateVerifier {
     /// An error if the roots are empty.
     pub fn new(roots: Arc<RootCertStore>) -> Result<Self, rustls::server::VerifierBuilderError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
+        let verifier = ArcSwap::from_pointee(verifier(roots)?);
         Ok(CertificateVerifier { verifier, verified: Mutex::default() })
+    }
+
+    /// Trusts these authorities instead; nobody is remembered. An error if the roots are empty: then the old ones stay.
+    pub fn replace(&self, roots: Arc<RootCertStore>) -> Result<(), rustls::server::VerifierBuilderError> {
+        self.verifier.store(Arc::new(verifier(roots)?));
+        self.verified.lock().clear();
+        Ok(())
     }
 
     /// The subject of the leaf, if the authority vouches for it now.
@@ -48,7 +55,7 @@ impl CertificateVerifier {
         }
         let intermediates: Vec<CertificateDer<'_>> = rest.iter().map(|c| CertificateDer::from(c.as_slice())).collect();
         let end_entity = CertificateDer::from(leaf.as_slice());
-        if let Err(error) = self.verifier.verify_client_cert(&end_entity, &intermediates, UnixTime::now()) {
+        if let Err(error) = self.verifier.load().verify_client_cert(&end_entity, &intermediates, UnixTime::now()) {
             tracing::debug!(%error, "client certificate rejected");
             return None;
         }
@@ -61,6 +68,11 @@ impl CertificateVerifier {
         verified.insert(leaf.clone(), (certificate.validity().not_after.timestamp(), user.clone()));
         Some(user)
     }
+}
+
+fn verifier(roots: Arc<RootCertStore>) -> Result<Arc<dyn ClientCertVerifier>, rustls::server::VerifierBuilderError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    WebPkiClientVerifier::builder_with_provider(roots, provider).build()
 }
 
 /// The attribute that upstream takes a user's UID from.

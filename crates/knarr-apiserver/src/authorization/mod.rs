@@ -64,6 +64,16 @@ pub enum Decision {
     },
 }
 
+impl Decision {
+    /// The reason, or what kept the authorizer from having one.
+    pub fn why(&self) -> &str {
+        match self {
+            Decision::Allow { reason } | Decision::Deny { reason } | Decision::NoOpinion { reason } => reason,
+            Decision::Failed { error, .. } => error,
+        }
+    }
+}
+
 /// One authorization mode (Node, RBAC, webhook).
 #[async_trait::async_trait]
 pub trait Authorizer: Send + Sync {

@@ -48,6 +48,12 @@ pub async fn run(objects: &Arc<dyn Objects>, cluster: &Cluster) -> Result<(), St
     ensure_all(objects, wanted).await
 }
 
+/// Makes the missing default objects of priority and fairness, and mends those that the server owns.
+pub async fn ensure_flow_control(objects: &Arc<dyn Objects>) -> Result<(), StatusError> {
+    let wanted = default_objects().filter(|(resource, _)| resource.group == "flowcontrol.apiserver.k8s.io");
+    ensure_all(objects, wanted.collect()).await
+}
+
 async fn ensure_all(objects: &Arc<dyn Objects>, wanted: Vec<(GroupResource, Object)>) -> Result<(), StatusError> {
     let mut all =
         stream::iter(wanted).map(|(resource, object)| ensure(objects, resource, object)).buffer_unordered(AT_ONCE);

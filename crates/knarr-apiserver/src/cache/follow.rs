@@ -1,7 +1,7 @@
 //! The task that follows the store and keeps every cache.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub struct Caches {
     /// Everything up to this revision is in the caches and in the watchers' mailboxes.
     applied: AtomicU64,
     progress: watch::Sender<u64>,
+    /// A watch of the store is open.
+    following: AtomicBool,
     /// The fields that selectors of each kind may name.
     fields_of: FieldsByResource,
 }
@@ -74,6 +76,7 @@ impl Caches {
             grow: Mutex::new(()),
             applied: AtomicU64::new(0),
             progress: watch::Sender::new(0),
+            following: AtomicBool::new(false),
             fields_of: Box::new(fields_of),
         }
     }
@@ -146,7 +149,23 @@ impl Caches {
     }
 
     /// Applies what the store reports until it ends or `shutdown`.
-    pub async fn follow(&self, mut stream: WatchStream, shutdown: CancellationToken) -> Result<(), StoreError> {
+    pub async fn follow(&self, stream: WatchStream, shutdown: CancellationToken) -> Result<(), StoreError> {
+        self.following.store(true, Ordering::Release);
+        let ended = self.follow_until_it_ends(stream, shutdown).await;
+        self.following.store(false, Ordering::Release);
+        ended
+    }
+
+    /// Whether the caches hear of what happens in the store.
+    pub fn is_following(&self) -> bool {
+        self.following.load(Ordering::Acquire)
+    }
+
+    async fn follow_until_it_ends(
+        &self,
+        mut stream: WatchStream,
+        shutdown: CancellationToken,
+    ) -> Result<(), StoreError> {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             let batch = tokio::select! {

@@ -18,6 +18,7 @@ pub mod watchers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
@@ -69,6 +70,8 @@ pub struct Cache {
     fields_of: Option<FieldsOf>,
     current: ArcSwap<Snapshot>,
     feed: Mutex<Feed>,
+    /// Watches that no index narrows: each of them hears of every write.
+    broad_watches: Arc<AtomicUsize>,
     /// Wakes those who wait for the next change.
     changed: tokio::sync::Notify,
     pub rendered: Rendered,
@@ -81,6 +84,7 @@ impl Cache {
             fields_of,
             current: ArcSwap::from_pointee(Snapshot::new(floor, [])),
             feed: Mutex::new(Feed::starting_at(floor)),
+            broad_watches: Arc::default(),
             changed: tokio::sync::Notify::new(),
             rendered: Rendered::default(),
         }
@@ -93,6 +97,24 @@ impl Cache {
 
     pub fn watcher_count(&self) -> usize {
         self.feed.lock().watchers.len()
+    }
+
+    /// How many watches hear of every write.
+    pub fn broad_watchers(&self) -> usize {
+        self.broad_watches.load(Ordering::Relaxed)
+    }
+
+    /// Counts a watch of this selection until the guard is dropped.
+    pub fn count_watch(&self, selection: &Selection) -> Option<CountedWatch> {
+        selection.is_broad().then(|| {
+            self.broad_watches.fetch_add(1, Ordering::Relaxed);
+            CountedWatch(self.broad_watches.clone())
+        })
+    }
+
+    /// Events that watchers were sent since the start.
+    pub fn delivered_events(&self) -> u64 {
+        self.feed.lock().watchers.delivered
     }
 
     /// What stood at `revision`, by way of the nearest state that is kept.
@@ -167,6 +189,15 @@ impl Cache {
     fn sweep(&self) {
         self.feed.lock().watchers.sweep();
         self.rendered.sweep();
+    }
+}
+
+/// One of [`Cache::broad_watchers`].
+pub struct CountedWatch(Arc<AtomicUsize>);
+
+impl Drop for CountedWatch {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

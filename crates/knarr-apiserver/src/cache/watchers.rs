@@ -25,6 +25,13 @@ impl Selection {
     }
 }
 
+impl Selection {
+    /// Whether no index narrows it.
+    pub fn is_broad(&self) -> bool {
+        !matches!(place(self), Place::Field(..))
+    }
+}
+
 /// What happened, as a selection sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventType {
@@ -78,6 +85,7 @@ struct Group {
     members: Vec<Sender>,
     /// What this batch has for them so far.
     pending: BytesMut,
+    pending_events: u64,
 }
 
 /// The one place where a group is found: by a field that its selection demands, else by its namespace.
@@ -111,6 +119,8 @@ pub struct Watchers {
     index: Index,
     next_id: GroupId,
     touched: Vec<GroupId>,
+    /// Events sent since the start.
+    pub delivered: u64,
 }
 
 impl Watchers {
@@ -128,7 +138,8 @@ impl Watchers {
             let id = self.next_id;
             self.next_id += 1;
             self.index.ids(&place(&selection)).push(id);
-            self.groups.insert(id, Group { selection, render, members: Vec::new(), pending: BytesMut::new() });
+            let group = Group { selection, render, members: Vec::new(), pending: BytesMut::new(), pending_events: 0 };
+            self.groups.insert(id, group);
             id
         });
         if let Some(group) = self.groups.get_mut(&id) {
@@ -163,6 +174,7 @@ impl Watchers {
             }
             let chunk: Bytes = group.pending.split().freeze();
             group.members.retain(|member| member.send(chunk.clone()));
+            self.delivered += std::mem::take(&mut group.pending_events) * group.members.len() as u64;
             if group.members.is_empty() {
                 self.remove(id);
             }
@@ -184,7 +196,7 @@ impl Watchers {
     /// Ends every watch.
     pub fn close(&mut self) {
         self.groups.values().flat_map(|g| &g.members).for_each(Sender::close);
-        *self = Watchers { next_id: self.next_id, ..Watchers::default() };
+        *self = Watchers { next_id: self.next_id, delivered: self.delivered, ..Watchers::default() };
     }
 
     fn remove(&mut self, id: GroupId) {
@@ -198,6 +210,7 @@ impl Group {
     fn render_change(&mut self, change: &Change) {
         if let Some((kind, entry)) = change.seen_by(&self.selection) {
             self.render.event(kind, entry, change.revision, &mut self.pending);
+            self.pending_events += 1;
         }
     }
 }

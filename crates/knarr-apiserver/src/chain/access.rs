@@ -6,7 +6,9 @@ use http::{HeaderMap, Request, Response};
 use knarr_api::StatusError;
 
 use super::Handler;
+use super::audit::authentication_failed;
 use super::request_info::RequestInfo;
+use crate::audit::{self, Auditor};
 use crate::authentication::{self, User, impersonation};
 use crate::authorization::{self, Attributes, Decision};
 use crate::http::{Body, respond};
@@ -15,6 +17,7 @@ use crate::http::{Body, respond};
 pub struct Authenticate<H> {
     pub inner: H,
     pub authenticators: authentication::Chain,
+    pub auditor: Option<Arc<Auditor>>,
 }
 
 impl<H: Handler> Handler for Authenticate<H> {
@@ -25,22 +28,19 @@ impl<H: Handler> Handler for Authenticate<H> {
                 parts.extensions.insert(user);
                 self.inner.handle(Request::from_parts(parts, body)).await
             }
-            Err(error) => respond::from_error(&error),
+            Err(error) => {
+                authentication_failed(&self.auditor, &parts).await;
+                respond::from_error(&error)
+            }
         }
     }
 }
 
-/// Sees every authenticated request and its answer.
-pub trait Audit: Send + Sync {
-    fn answered(&self, info: &RequestInfo, user: &User, code: u16);
-}
-
-/// Impersonation and audit.
+/// Puts the user whom the request wants to be in the place of the one who sent it.
 pub struct Impersonate<H> {
     pub inner: H,
     /// Who may impersonate whom.
     pub authorizers: authorization::Chain,
-    pub audit: Option<Arc<dyn Audit>>,
 }
 
 impl<H: Handler> Handler for Impersonate<H> {
@@ -50,15 +50,16 @@ impl<H: Handler> Handler for Impersonate<H> {
         let info = parts.extensions.get::<Arc<RequestInfo>>().cloned();
         let asked = info.as_deref().map(|info| attributes(info, &user)).unwrap_or_default();
         match impersonation::impersonate(&parts.headers, &user, &asked, &self.authorizers).await {
-            Ok(effective) => drop(parts.extensions.insert(effective)),
+            Ok(effective) => {
+                if !Arc::ptr_eq(&effective, &user) {
+                    audit::impersonated(&effective);
+                }
+                parts.extensions.insert(effective);
+            }
             Err(error) => return respond::from_error(&error),
         }
         remove_impersonation(&mut parts.headers);
-        let response = self.inner.handle(Request::from_parts(parts, body)).await;
-        if let (Some(audit), Some(info)) = (&self.audit, info) {
-            audit.answered(&info, &user, response.status().as_u16());
-        }
-        response
+        self.inner.handle(Request::from_parts(parts, body)).await
     }
 }
 
@@ -84,10 +85,24 @@ impl<H: Handler> Handler for Authorize<H> {
         };
         let attributes = attributes(info, user);
         match self.authorizers.authorize(&attributes).await {
-            Decision::Allow { .. } => {}
-            refused => return respond::from_error(&authorization::refusal(&attributes, refused)),
+            Decision::Allow { reason } => annotate(ALLOW, reason),
+            refused => {
+                annotate(FORBID, refused.why().to_string());
+                return respond::from_error(&authorization::refusal(&attributes, refused));
+            }
         }
         self.inner.handle(request).await
+    }
+}
+
+const ALLOW: &str = "allow";
+const FORBID: &str = "forbid";
+
+/// Tells the audit log what was decided, and why.
+fn annotate(decision: &str, reason: String) {
+    if audit::is_recording() {
+        audit::annotate("authorization.k8s.io/decision", decision);
+        audit::annotate("authorization.k8s.io/reason", reason);
     }
 }
 

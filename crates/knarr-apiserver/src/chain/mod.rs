@@ -1,10 +1,15 @@
 //! The way of every request, from the connection or from memory, to the answer:
-//! panic guard, request info, authentication, audit, in-flight limits, timeout, impersonation, authorization, routes.
+//! panic guard, request info, origins, timeout, authentication, audit, impersonation, priority and fairness, authorization,
+//! routes.
 //!
 //! A filter wraps a [`Handler`] and is one; the whole chain is one future with no allocation of its own.
 
 pub mod access;
-pub mod in_flight;
+pub mod audit;
+pub mod cors;
+pub mod deadline;
+pub mod farewell;
+pub mod priority_and_fairness;
 pub mod request_info;
 pub mod watchdog;
 

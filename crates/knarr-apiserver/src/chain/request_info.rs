@@ -51,6 +51,11 @@ impl RequestInfo {
         Ok(info)
     }
 
+    /// Whether nothing is changed by it.
+    pub fn reads(&self) -> bool {
+        matches!(self.verb.as_str(), "get" | "list" | "watch")
+    }
+
     fn read_resource(&mut self, method: &Method, path: &str, query: &str) -> Result<(), PathError> {
         let trimmed = path.trim_matches('/');
         let parts: Vec<&str> = trimmed.split('/').collect();

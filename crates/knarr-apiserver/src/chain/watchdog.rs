@@ -1,21 +1,20 @@
-//! The outermost filters: panics, time, and reading what the request asks for.
+//! The outermost filters: panics, and reading what the request asks for.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use futures::FutureExt;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use knarr_api::StatusError;
 use knarr_api::status::Reason;
 
 use super::Handler;
 use super::request_info::RequestInfo;
+use crate::audit::AUDIT_ID;
 use crate::http::{Body, respond};
-use crate::metrics::Metrics;
-
-/// Upstream's `--request-timeout`.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::metrics::{self, Metrics, Series};
+use crate::registry::Registry;
 
 /// A panic is one request's 500, not the server's end.
 pub struct PanicGuard<H>(pub H);
@@ -33,42 +32,54 @@ impl<H: Handler> Handler for PanicGuard<H> {
     }
 }
 
-/// Reads the path into a [`RequestInfo`] extension and counts the request.
+/// Reads the path into a [`RequestInfo`] extension and measures the request.
 pub struct ReadRequest<H> {
     pub inner: H,
+    pub registry: Arc<Registry>,
     pub metrics: Arc<Metrics>,
 }
 
 impl<H: Handler> Handler for ReadRequest<H> {
     async fn handle(&self, mut request: Request<Body>) -> Response<Body> {
         let uri = request.uri();
-        let info = match RequestInfo::parse(request.method(), uri.path(), uri.query().unwrap_or_default()) {
+        let query = uri.query().unwrap_or_default();
+        let info = match RequestInfo::parse(request.method(), uri.path(), query) {
             Ok(info) => Arc::new(info),
             Err(error) => return respond::from_error(&StatusError::bad_request(error.to_string())),
         };
+        let known = info.is_resource && self.registry.table().get(&info.group, &info.version, &info.resource).is_some();
+        let series = Series::of(&info, request.method(), request.headers(), known);
+        let dry_run = metrics::dry_run(query);
         request.extensions_mut().insert(info.clone());
-        let started = self.metrics.request_started(&info);
-        let response = self.inner.handle(request).await;
-        self.metrics.request_ended(&info, started, response.status().as_u16());
+        let audit_id = name_request(request.headers_mut());
+        let started = Instant::now();
+        if info.long_running {
+            let lasting = self.metrics.long_running(&series);
+            let mut response = self.inner.handle(request).await;
+            response.headers_mut().insert(AUDIT_ID, audit_id);
+            self.metrics.answered(&series, dry_run, started, &response);
+            return response.map(|body| body.guarded(lasting));
+        }
+        let _at_work = self.metrics.at_work(&info);
+        let mut response = self.inner.handle(request).await;
+        response.headers_mut().insert(AUDIT_ID, audit_id);
+        self.metrics.answered(&series, dry_run, started, &response);
         response
     }
 }
 
-/// Ends requests that take too long, except those that are meant to last.
-pub struct Timeout<H>(pub H);
+/// A client's own name for its request is echoed so far.
+const LONGEST_AUDIT_ID: usize = 64;
 
-impl<H: Handler> Handler for Timeout<H> {
-    async fn handle(&self, request: Request<Body>) -> Response<Body> {
-        let lasts = request.extensions().get::<Arc<RequestInfo>>().is_some_and(|info| info.long_running);
-        if lasts {
-            return self.0.handle(request).await;
-        }
-        match tokio::time::timeout(REQUEST_TIMEOUT, self.0.handle(request)).await {
-            Ok(response) => response,
-            Err(_) => respond::from_error(&StatusError::new(
-                Reason::Timeout,
-                "Timeout: request did not complete within the allotted timeout",
-            )),
-        }
+/// Gives the request a name, if its client did not, and returns what to answer with.
+fn name_request(headers: &mut HeaderMap) -> HeaderValue {
+    if let Some(id) = headers.get(AUDIT_ID).filter(|id| !id.is_empty()) {
+        let shown = &id.as_bytes()[..id.len().min(LONGEST_AUDIT_ID)];
+        return HeaderValue::from_bytes(shown).unwrap_or_else(|_| id.clone());
     }
+    let mut buffer = uuid::Uuid::encode_buffer();
+    let text = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
+    let id = HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+    headers.insert(AUDIT_ID, id.clone());
+    id
 }

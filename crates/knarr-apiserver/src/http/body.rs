@@ -34,6 +34,11 @@ enum Inner {
     Incoming(hyper::body::Incoming),
     Boxed(BoxBody),
     Stream(ByteStream),
+    /// A body, and something that is dropped with it.
+    Guarded {
+        body: Box<Body>,
+        _guard: Box<dyn Send>,
+    },
 }
 
 impl Body {
@@ -59,6 +64,11 @@ impl Body {
     /// Of unknown length.
     pub fn stream(stream: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Self {
         Body(Inner::Stream(Box::pin(stream)))
+    }
+
+    /// The same body; `guard` is dropped once it has been sent, or nobody wants it any more.
+    pub fn guarded(self, guard: impl Send + 'static) -> Self {
+        Body(Inner::Guarded { body: Box::new(self), _guard: Box::new(guard) })
     }
 
     /// Any other body.
@@ -121,6 +131,7 @@ impl http_body::Body for Body {
             Inner::Incoming(incoming) => Pin::new(incoming).poll_frame(cx).map_err(Into::into),
             Inner::Boxed(body) => Pin::new(body).poll_frame(cx),
             Inner::Stream(stream) => stream.as_mut().poll_next(cx).map(|next| next.map(|r| r.map(Frame::data))),
+            Inner::Guarded { body, .. } => Pin::new(body.as_mut()).poll_frame(cx),
         }
     }
 
@@ -131,6 +142,7 @@ impl http_body::Body for Body {
             Inner::Incoming(incoming) => incoming.is_end_stream(),
             Inner::Boxed(body) => body.is_end_stream(),
             Inner::Stream(_) => false,
+            Inner::Guarded { body, .. } => body.is_end_stream(),
         }
     }
 
@@ -141,6 +153,7 @@ impl http_body::Body for Body {
             Inner::Incoming(incoming) => incoming.size_hint(),
             Inner::Boxed(body) => body.size_hint(),
             Inner::Stream(_) => SizeHint::default(),
+            Inner::Guarded { body, .. } => body.size_hint(),
         }
     }
 }

@@ -7,3 +7,7 @@ pub mod negotiate;
 pub mod respond;
 
 pub use body::Body;
+
+/// The address of the other end of the connection; put into the request's extensions by the acceptor.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(pub std::net::SocketAddr);

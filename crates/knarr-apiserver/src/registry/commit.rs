@@ -1,6 +1,7 @@
 //! What every write has in common: metadata that the server owns, admission, validation, and the write itself.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use knarr_api::object::ObjectExt;
 use knarr_api::status::Reason;
@@ -205,7 +206,9 @@ impl Registry {
         let key = target.key();
         let cache = &target.served.cache;
         let lease = self.lease_for(target).await?;
+        let (started, operation) = (Instant::now(), if expect == Expect::Absent { "create" } else { "update" });
         let revision = self.store.put(&store_key(&cache.resource, &key), bytes.clone(), expect, lease).await;
+        self.note_store(operation, &cache.resource, started, &revision);
         let revision = revision.map_err(raced)?;
         self.caches.reached(revision.0).await;
         let current = cache.snapshot().get(&key).filter(|e| e.revision == revision.0).cloned();
@@ -223,7 +226,10 @@ impl Registry {
     pub(super) async fn remove(&self, target: &Target, expect: Revision) -> Result<(), CommitError> {
         let cache = &target.served.cache;
         let key = store_key(&cache.resource, &target.key());
-        let (revision, gone) = self.store.delete(&key, Expect::Revision(expect)).await.map_err(raced)?;
+        let started = Instant::now();
+        let deleted = self.store.delete(&key, Expect::Revision(expect)).await;
+        self.note_store("delete", &cache.resource, started, &deleted);
+        let (revision, gone) = deleted.map_err(raced)?;
         self.caches.reached(revision.0).await;
         let allocators = self.hooks().allocators.iter();
         let mut allocators = allocators.filter(|a| a.handles(&target.served.group_resource)).peekable();

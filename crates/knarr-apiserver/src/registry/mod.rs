@@ -40,6 +40,8 @@ use crate::allocation::Allocator;
 use crate::authentication::User;
 use crate::cache::follow::store_key;
 use crate::cache::{Cache, Caches, FieldsOf};
+use crate::chain::request_info::RequestInfo;
+use crate::metrics::Metrics;
 use options::WriteOptions;
 pub use table::{Held, Served, Table};
 
@@ -53,9 +55,13 @@ pub struct Registry {
     table: ArcSwap<Table>,
     hooks: OnceLock<Hooks>,
     event_lease: Mutex<Option<(tokio::time::Instant, LeaseId)>>,
+    /// Why the last write failed, if the store was to blame.
+    store_failure: Mutex<Option<String>>,
+    meter: OnceLock<Arc<Metrics>>,
     /// Other servers write to the store too, so that a consistent read must ask it how far it is.
     shared_store: bool,
-    pub(crate) shutdown: CancellationToken,
+    /// Cancelled when the caches stop following the store.
+    pub shutdown: CancellationToken,
 }
 
 /// What runs around every write.
@@ -121,6 +127,8 @@ impl Registry {
             table,
             hooks: OnceLock::new(),
             event_lease: Mutex::new(None),
+            store_failure: Mutex::new(None),
+            meter: OnceLock::new(),
             shared_store,
             shutdown,
         };
@@ -138,6 +146,49 @@ impl Registry {
     fn hooks(&self) -> &Hooks {
         static NONE: std::sync::LazyLock<Hooks> = std::sync::LazyLock::new(Hooks::default);
         self.hooks.get().unwrap_or(&NONE)
+    }
+
+    /// Where writes are measured; the first call counts.
+    pub fn set_meter(&self, metrics: Arc<Metrics>) {
+        let _ = self.meter.set(metrics);
+    }
+
+    /// Notes how a write to the store went.
+    fn note_store<T>(
+        &self,
+        operation: &str,
+        resource: &GroupResource,
+        started: std::time::Instant,
+        outcome: &Result<T, StoreError>,
+    ) {
+        if let Some(metrics) = self.meter.get() {
+            metrics.stored(operation, &resource.group, &resource.resource, started);
+        }
+        let failure = match outcome {
+            Err(error @ (StoreError::Backend(_) | StoreError::Closed)) => Some(error.to_string()),
+            _ => None,
+        };
+        let mut last = self.store_failure.lock();
+        if failure.is_some() || last.is_some() {
+            *last = failure;
+        }
+    }
+
+    /// Somebody asked for an API that is to go.
+    pub fn count_deprecated(&self, info: &RequestInfo, removed: &str) {
+        if let Some(metrics) = self.meter.get() {
+            metrics.deprecated(info, removed);
+        }
+    }
+
+    /// Why the store took the last write not, if it did not.
+    pub fn last_store_failure(&self) -> Option<String> {
+        self.store_failure.lock().clone()
+    }
+
+    /// Whether the caches hear of what happens in the store.
+    pub fn is_following(&self) -> bool {
+        self.caches.is_following()
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {

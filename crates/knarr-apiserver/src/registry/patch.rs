@@ -66,4 +66,8 @@ impl Change for Patch<'_> {
         self.warnings = decoded.warnings;
         Ok(decoded.object)
     }
+
+    fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
 }

@@ -24,6 +24,11 @@ pub trait Change: Send {
     /// The object as it should be, made from the one that stands; both in the served version.
     fn apply(&mut self, current: &Object) -> Result<Object, StatusError>;
 
+    /// What applying had to say.
+    fn take_warnings(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// How often a lost race may be tried again.
     fn attempts(&self) -> usize {
         PATCH_ATTEMPTS
@@ -99,6 +104,7 @@ impl Registry {
     ) -> Result<Written, CommitError> {
         let served = &target.served;
         let mut object = change.apply(&old)?;
+        writer.warnings.extend(change.take_warnings());
         commit::ensure_name(target, &mut object)?;
         commit::ensure_namespace(target, &mut object)?;
         check_preconditions(target, &object, entry)?;

@@ -18,7 +18,7 @@ use super::render::{self, Presenter};
 use super::{Registry, Served};
 use crate::cache::mailbox::Receiver;
 use crate::cache::watchers::Render;
-use crate::cache::{Caches, Change, EventType, Selection, Snapshot, Started};
+use crate::cache::{Caches, Change, CountedWatch, EventType, Selection, Snapshot, Started};
 use crate::http::Body;
 use crate::http::body::BoxError;
 use crate::http::respond::{self, Answer};
@@ -69,10 +69,13 @@ impl Registry {
         let started = served.cache.watch(selection.clone(), render.clone(), since)?;
         let bookmark = (options.send_initial_events == Some(true) && options.bookmarks)
             .then(|| presenter.bookmark(started.snapshot.revision.max(applied), true));
+        let counted = served.cache.count_watch(&selection);
         let Started { snapshot, missed, receiver } = started;
         let told = if everything_first { Told::Objects(snapshot, None) } else { Told::Changes(missed.into_iter()) };
         let beginning = Beginning { selection, render, told, bookmark };
-        Ok(WatchStream::new(beginning, receiver, self.caches.clone(), presenter.clone(), options))
+        let mut stream = WatchStream::new(beginning, receiver, self.caches.clone(), presenter.clone(), options);
+        stream.counted = counted;
+        Ok(stream)
     }
 }
 
@@ -135,6 +138,8 @@ struct WatchStream {
     /// Fires at the next bookmark, or at the end.
     timer: Pin<Box<Sleep>>,
     ended: bool,
+    /// Tells priority and fairness what a write sets off.
+    counted: Option<CountedWatch>,
 }
 
 impl WatchStream {
@@ -156,6 +161,7 @@ impl WatchStream {
             ends,
             timer: Box::pin(tokio::time::sleep_until(ends)),
             ended: false,
+            counted: None,
         };
         stream.set_timer();
         stream
