@@ -103,7 +103,8 @@ fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
-#[tokio::test]
+// kubectl blocks a thread, and the server that it asks through the cluster is this process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_webhook_and_an_aggregated_api_extend_the_server() -> Result<()> {
     let cluster = Cluster::up(&Options::default())?;
     let directory = tempfile::tempdir()?;
