@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //!
-//! * A watch follows the whole keyspace and shows its prefix only. Every revision of etcd has a change, so that a watch learns of every
+//! * A watch follows the whole keyspace and shows its prefix only. Every revision of etcd but the first has a change, so that a watch learns of every
 //!   revision without asking for progress: what etcd before 3.4.25 and 3.5.8 answers to that may be ahead of the events.
 //! * A write is sent once. Where its answer is lost, the caller is told that it may have happened. Reads are tried again.
 

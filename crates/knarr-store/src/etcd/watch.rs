@@ -13,6 +13,9 @@ use crate::{Event, Result, Revision, StoreError, WatchBatch, WatchStream};
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
 
+/// An etcd that nobody has written to is at this revision, the only one without a change.
+const EMPTY: Revision = Revision(1);
+
 struct Watch {
     client: WatchClient,
     prefix: Box<str>,
@@ -30,7 +33,7 @@ pub(super) fn open(client: WatchClient, prefix: &str, after: Revision, marks: Re
     let watch = Watch {
         client: client.max_decoding_message_size(usize::MAX),
         prefix: prefix.into(),
-        cursor: after,
+        cursor: after.max(EMPTY),
         marks,
         open: None,
         delay: FIRST_DELAY,
