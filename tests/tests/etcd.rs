@@ -91,17 +91,17 @@ async fn sees_each_write(writer: &Raw, reader: &Raw) -> Result<()> {
     let name = format!("map-{}", std::ptr::from_ref(writer).addr());
     let (code, made) = writer.post(MAPS, &json!({"metadata": {"name": name}, "data": {"n": "0"}})).await?;
     ensure!(code == 201, "{made}");
-    for n in 1..=20 {
-        let patch = json!({"data": {"n": n.to_string()}}).to_string();
+    for n in (1..=20).map(|n: u32| n.to_string()) {
+        let patch = json!({"data": {"n": n}}).to_string();
         let path = format!("{MAPS}/{name}");
         let (code, patched) = writer.send("PATCH", &path, "application/merge-patch+json", patch).await?;
         ensure!(code == 200, "{patched}");
         let (_, read) = reader.get(&path).await?;
-        ensure!(read["data"]["n"] == n.to_string() && read["metadata"] == patched["metadata"], "{read}");
+        ensure!(read["data"]["n"] == n && read["metadata"] == patched["metadata"], "{read}");
         let (_, list) = reader.get(MAPS).await?;
         let items = list["items"].as_array().context("a list")?;
         let found = items.iter().find(|item| item["metadata"]["name"] == name.as_str()).context("the map")?;
-        ensure!(found["data"]["n"] == n.to_string(), "{found}");
+        ensure!(found["data"]["n"] == n, "{found}");
         let (code, answer) = reader.send("PUT", &path, "application/json", made.to_string()).await?;
         ensure!(code == 409, "an update of what has changed since: {code} {answer}");
     }
