@@ -12,6 +12,7 @@ pub mod authorization;
 pub mod bootstrap;
 pub mod cache;
 pub mod chain;
+pub mod custom_resources;
 pub mod discovery;
 pub mod http;
 pub mod metrics;

@@ -24,7 +24,7 @@ use knarr_api::GroupResource;
 use parking_lot::Mutex;
 
 pub use derived::Derived;
-pub use entry::{Entry, FieldsOf};
+pub use entry::{Entry, FieldsOf, Reader};
 pub use follow::Caches;
 pub use watchers::{EventType, Selection};
 
@@ -104,7 +104,7 @@ struct Feed {
 /// The objects of one resource and who watches them.
 pub struct Cache {
     pub resource: GroupResource,
-    fields_of: Option<FieldsOf>,
+    reader: ArcSwap<Reader>,
     current: ArcSwap<Snapshot>,
     feed: Mutex<Feed>,
     /// Wakes those who wait for the next change.
@@ -112,10 +112,11 @@ pub struct Cache {
 }
 
 impl Cache {
-    fn new(resource: GroupResource, fields_of: Option<FieldsOf>, floor: u64) -> Self {
+    fn new(resource: GroupResource, reader: Reader, floor: u64) -> Self {
         let feed = Feed { floor, ..Feed::default() };
         let current = ArcSwap::from_pointee(Snapshot { revision: floor, entries: OrdMap::new() });
-        Cache { resource, fields_of, current, feed: Mutex::new(feed), changed: tokio::sync::Notify::new() }
+        let reader = ArcSwap::from_pointee(reader);
+        Cache { resource, reader, current, feed: Mutex::new(feed), changed: tokio::sync::Notify::new() }
     }
 
     /// What stands now.
@@ -162,10 +163,16 @@ impl Cache {
         Ok(Started { snapshot: self.current.load_full(), missed, receiver })
     }
 
-    fn apply(&self, changes: Vec<Change>) {
+    /// Applies changes whose objects were read by `reader`.
+    fn apply(&self, changes: Vec<Change>, reader: &Arc<Reader>) {
         let mut feed = self.feed.lock();
         let mut next = Snapshot::clone(&self.current.load());
-        for change in changes {
+        let current = self.reader.load();
+        let outdated = !Arc::ptr_eq(&current, reader);
+        for mut change in changes {
+            if outdated && let Some(again) = change.after.as_ref().and_then(|e| e.read_again(&current).ok()) {
+                change.after = Some(Arc::new(again));
+            }
             next.revision = change.revision;
             match (&change.before, &change.after) {
                 (_, Some(after)) => drop(next.entries.insert(after.key.clone(), after.clone())),
@@ -205,7 +212,22 @@ impl Cache {
         self.current.store(Arc::new(Snapshot { revision, entries }));
     }
 
-    fn close_watches(&self) {
+    /// Reads every object in another way from now on, those that are here already too. Nobody is told: it is not a change.
+    pub fn set_reader(&self, reader: Reader) {
+        let _writing = self.feed.lock();
+        let mut next = Snapshot::clone(&self.current.load());
+        for entry in self.current.load().entries.values() {
+            match entry.read_again(&reader) {
+                Ok(again) => drop(next.entries.insert(entry.key.clone(), Arc::new(again))),
+                Err(error) => tracing::error!(%error, "left as it was"),
+            }
+        }
+        self.reader.store(Arc::new(reader));
+        self.current.store(Arc::new(next));
+    }
+
+    /// Ends every watch of this resource.
+    pub fn close_watches(&self) {
         self.feed.lock().watchers.close();
     }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode};
 use knarr_api::object::ObjectExt;
+use knarr_api::selector::FieldSelector;
 use knarr_api::table::{IncludeObject, partial_metadata};
 use knarr_api::{Object, StatusError, protobuf, schema};
 use serde_json::json;
 
 use super::read::{Page, list_json, put_list_metadata};
+use super::watch_converted::selects;
 use super::{Served, commit};
 use crate::cache::Entry;
 use crate::cache::watchers::{EventType, Json, Render};
@@ -46,6 +48,8 @@ pub struct Presenter {
     pub now: i64,
     include: IncludeObject,
     id: String,
+    /// Of the served version, where only conversion tells what an object's fields are.
+    converted_fields: FieldSelector,
 }
 
 impl Presenter {
@@ -57,6 +61,7 @@ impl Presenter {
             now: jiff::Timestamp::now().as_second(),
             include: IncludeObject::Metadata,
             id,
+            converted_fields: FieldSelector::everything(),
         }
     }
 
@@ -67,19 +72,25 @@ impl Presenter {
         Ok(self)
     }
 
+    /// Shows of a list only what these fields select once converted.
+    pub fn select_converted(mut self, fields: FieldSelector) -> Self {
+        self.converted_fields = fields;
+        self
+    }
+
     /// Whether stored JSON goes out untouched.
     fn plain(&self) -> bool {
         self.wanted == Wanted::JSON && self.served.stored_as_served()
     }
 
     /// One object's answer.
-    pub fn single(&self, status: StatusCode, written: &Written) -> Result<Response<Body>, StatusError> {
+    pub async fn single(&self, status: StatusCode, written: &Written) -> Result<Response<Body>, StatusError> {
         if self.plain()
             && let Written::Stored(entry) = written
         {
             return Ok(respond::json_bytes(status, entry.bytes()));
         }
-        let object = commit::from_stored(&self.served, written.object())?;
+        let object = commit::from_stored(&self.served, written.object()).await?;
         let shown = match self.wanted.form {
             Form::Object => object,
             Form::PartialMetadata => partial_metadata(&object, META),
@@ -92,15 +103,16 @@ impl Presenter {
     }
 
     /// A list's answer.
-    pub fn list(&self, page: &Page) -> Result<Response<Body>, StatusError> {
+    pub async fn list(&self, page: &Page) -> Result<Response<Body>, StatusError> {
         let served = &self.served;
         if self.plain() {
-            let item: fn(&Entry, &mut BytesMut) = if served.custom { put_typed } else { put_untyped };
+            let item: fn(&Entry, &mut BytesMut) = if served.custom.is_some() { put_typed } else { put_untyped };
             let runs = list_json(page, &served.list_kind(), &served.api_version, item);
             return Ok(respond::with_type(StatusCode::OK, respond::JSON, Body::chunks(runs)));
         }
-        let objects = page.entries.iter().map(|e| commit::from_stored(served, e.object()));
-        let objects: Vec<Object> = objects.collect::<Result<_, _>>()?;
+        let objects = page.entries.iter().map(|e| e.object()).collect();
+        let mut objects: Vec<Object> = commit::all_from_stored(served, objects).await?;
+        objects.retain(|object| selects(&self.converted_fields, object));
         let metadata = list_metadata(page);
         let shown = match self.wanted.form {
             Form::Table => self.table(objects, metadata),
@@ -119,6 +131,19 @@ impl Presenter {
         let printer = &self.served.printer;
         let rows = objects.iter().map(|object| printer.row(object, self.include, self.now)).collect();
         printer.table(rows, metadata)
+    }
+
+    /// One event of an object in the served version.
+    pub fn event_of(&self, kind: EventType, object: Object) -> Bytes {
+        let shown = match self.wanted.form {
+            Form::Object => object,
+            Form::PartialMetadata => partial_metadata(&object, META),
+            Form::Table => {
+                let metadata = json!({"resourceVersion": object.resource_version()});
+                self.table(vec![object], metadata)
+            }
+        };
+        frame(self.wanted.encoding, kind.as_str(), &shown)
     }
 
     /// The renderer of watch events; equal wishes share their bytes.
@@ -155,20 +180,9 @@ impl Render for Presenter {
     }
 
     fn event(&self, kind: EventType, entry: &Entry, revision: u64, out: &mut BytesMut) {
-        let mut object = match commit::from_stored(&self.served, entry.object()) {
-            Ok(object) => object,
-            Err(error) => {
-                tracing::error!(%error, key = %entry.key, "cannot be shown in this version");
-                return;
-            }
-        };
+        let mut object = commit::from_stored_at_once(&self.served, entry.object());
         object.set_meta_str("resourceVersion", &revision.to_string());
-        let shown = match self.wanted.form {
-            Form::Object => object,
-            Form::PartialMetadata => partial_metadata(&object, META),
-            Form::Table => self.table(vec![object], json!({"resourceVersion": revision.to_string()})),
-        };
-        out.put_slice(&frame(self.wanted.encoding, kind.as_str(), &shown));
+        out.put_slice(&self.event_of(kind, object));
     }
 }
 

@@ -29,6 +29,11 @@ pub trait Change: Send {
         PATCH_ATTEMPTS
     }
 
+    /// What is to be said of how the last [`Change::apply`] went.
+    fn warnings(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The object to create where there is none; `None` is a 404.
     fn create(&mut self) -> Result<Option<Object>, StatusError> {
         Ok(None)
@@ -106,6 +111,7 @@ impl Registry {
         let old = Arc::new(old);
         let mut admission = self.admission(Operation::Update, target, writer, Some(&old));
         admission.mutate(&mut object, writer).await?;
+        served.shape_admitted(&mut object)?;
         self.prepare_update(target, &mut object, &old, writer);
         let reservations = match target.subresource.as_str() {
             "" => self.allocate(target, writer, &mut object, Some(&old)).await?,
@@ -148,9 +154,8 @@ impl Registry {
             "" | "scale" => served.strategy.prepare_update(&context, object, old),
             name => served.strategy.prepare_subresource_update(&context, name, object, old),
         }
-        let fields = served.strategy.generation_fields();
-        if !fields.is_empty() {
-            let changed = target.subresource != "status" && commit::generation_changed(fields, object, old);
+        if let Some(changed) = served.strategy.counts(object, old) {
+            let changed = changed && target.subresource != "status";
             let generation = old.generation() + i64::from(changed);
             object.metadata_mut().insert("generation".into(), generation.into());
         }
@@ -190,12 +195,12 @@ impl Registry {
             return Ok(Written::Stored(entry.clone()));
         }
         if dry_run {
-            return Ok(commit::dry(commit::to_stored(&target.served, object)?));
+            return Ok(commit::dry(commit::to_stored(&target.served, object).await?));
         }
         let revision = Revision(entry.revision);
         if object.is_deleting() && object.finalizers().is_empty() && !held_by_spec(&object) && grace_is_over(&object) {
             self.remove(target, revision).await?;
-            return Ok(commit::dry(commit::to_stored(&target.served, object)?));
+            return Ok(commit::dry(commit::to_stored(&target.served, object).await?));
         }
         Ok(Written::Stored(self.put(target, object, Expect::Revision(revision)).await?))
     }
