@@ -14,6 +14,7 @@ use super::names::{Taken, settle};
 use super::rows::{self, Installed};
 use super::{definitions, deletion};
 use crate::objects::{Change, Objects};
+use crate::outbound::Outbound;
 use crate::registry::{Registry, Served};
 
 /// How soon something that failed is tried again.
@@ -23,6 +24,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub fn start(registry: &Arc<Registry>) {
     let mut follower = Follower {
         registry: registry.clone(),
+        outbound: Outbound::new(registry.clone()),
         groups: BTreeMap::new(),
         installed: BTreeMap::new(),
         ends: JoinSet::new(),
@@ -37,6 +39,7 @@ pub fn start(registry: &Arc<Registry>) {
 
 struct Follower {
     registry: Arc<Registry>,
+    outbound: Outbound,
     /// Definitions by group, then by name.
     groups: BTreeMap<String, BTreeSet<String>>,
     /// What is served, by the definition's name.
@@ -154,7 +157,7 @@ impl Follower {
         if self.installed.get(name).is_some_and(|installed| installed.state == rows::state_of(object)) {
             return;
         }
-        if let Some(installed) = rows::build(&self.registry, object) {
+        if let Some(installed) = rows::build(&self.registry, &self.outbound, object) {
             self.replace(name, Some(installed));
         }
     }
@@ -164,7 +167,7 @@ impl Follower {
         for object in objects {
             self.groups.entry(Definition(object).group().to_string()).or_default().insert(object.name().to_string());
             let accepted = Definition(object).is("Established") || Definition(object).is("NamesAccepted");
-            if let Some(installed) = accepted.then(|| rows::build(&self.registry, object)).flatten() {
+            if let Some(installed) = accepted.then(|| rows::build(&self.registry, &self.outbound, object)).flatten() {
                 self.installed.insert(object.name().to_string(), installed);
             }
         }

@@ -9,6 +9,8 @@ mod deletion;
 mod follow;
 mod names;
 mod rows;
+pub mod rules;
+mod webhook;
 
 use std::collections::HashMap;
 use std::sync::Arc;

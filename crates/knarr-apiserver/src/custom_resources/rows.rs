@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::{Custom, Kind};
 use crate::cache::{FieldsOf, Reader};
 use crate::discovery::version_order;
+use crate::outbound::Outbound;
 use crate::registry::scale::ScalePaths;
 use crate::registry::{Held, Registry, Served};
 
@@ -39,7 +40,7 @@ pub fn state_of(object: &Object) -> String {
 }
 
 /// Compiles a definition whose names are accepted. `None` where it says too little to be served.
-pub fn build(registry: &Arc<Registry>, object: &Object) -> Option<Installed> {
+pub fn build(registry: &Arc<Registry>, outbound: &Outbound, object: &Object) -> Option<Installed> {
     let definition = Definition(object);
     let names = Names::read(definition)?;
     let resource = GroupResource::new(definition.group().to_string(), names.plural.clone());
@@ -49,7 +50,7 @@ pub fn build(registry: &Arc<Registry>, object: &Object) -> Option<Installed> {
         schemas: definition.versions().map(|v| (v.name.to_string(), Arc::new(Structural::compile(v.schema)))).collect(),
         keeps_unknown: definition.keeps_unknown_fields(),
         terminating: definition.is_terminating(),
-        converter: None,
+        converter: definition.conversion_webhook().map(|webhook| super::webhook::converter(outbound, webhook)),
     });
     let mut rows = HashMap::new();
     for version in definition.versions().filter(|v| v.served || v.storage) {
@@ -128,7 +129,7 @@ fn row(
         has_status: version.has_status,
         scale: version.scale.clone(),
         selectable: selectable.clone(),
-        rules: None,
+        rules: super::rules::compile(version.schema),
     };
     let custom = Custom {
         kind: kind.clone(),
@@ -148,6 +149,7 @@ fn row(
         cache: registry.cache(group_resource),
         stored_kind,
         custom: Some(Arc::new(custom)),
+        check: None,
         printer: Printer::custom(&version.columns()),
         scale: version.scale.as_ref().map(scale_paths),
     })

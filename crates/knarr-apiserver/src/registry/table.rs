@@ -5,14 +5,18 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
+use knarr_api::field::ErrorList;
 use knarr_api::schema::{self, Schema, TypeId};
 use knarr_api::strategy::{self, Strategy};
 use knarr_api::table::Printer;
-use knarr_api::{GroupResource, GroupVersionKind, Resource};
+use knarr_api::{GroupResource, GroupVersionKind, Object, Resource};
 
 use super::scale::ScalePaths;
 use crate::cache::Cache;
-use crate::custom_resources::Custom;
+use crate::custom_resources::{self, Custom};
+
+/// A check of a new object, or of a changed one with the one before.
+pub type Check = fn(&Object, Option<&Object>) -> ErrorList;
 
 /// Something of the binary itself, or of a custom resource that comes and goes.
 pub enum Held<T: ?Sized + 'static> {
@@ -47,6 +51,8 @@ pub struct Served {
     pub stored_kind: GroupVersionKind,
     /// What its definition says, where a definition made it.
     pub custom: Option<Arc<Custom>>,
+    /// What is checked beyond the strategy.
+    pub check: Option<Check>,
     /// What `kubectl get` shows.
     pub printer: Printer,
     /// Where `scale` finds its numbers, if not in the usual places.
@@ -56,6 +62,8 @@ pub struct Served {
 impl Served {
     pub fn built_in(resource: &Arc<Resource>, cache: Arc<Cache>, stored_kind: GroupVersionKind) -> Self {
         let (group_resource, kind) = (resource.group_resource(), resource.gvk());
+        let defines = group_resource == custom_resources::definitions();
+        let check = defines.then_some(custom_resources::rules::check_definition as Check);
         Served {
             strategy: Held::Static(strategy::strategy(&group_resource, &kind)),
             schema: Held::Static(schema::schema()),
@@ -68,6 +76,7 @@ impl Served {
             stored_kind,
             printer: Printer::built_in(&resource.gvr()),
             custom: None,
+            check,
             scale: None,
         }
     }

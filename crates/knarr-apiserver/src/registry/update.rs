@@ -175,6 +175,9 @@ impl Registry {
             "" | "scale" => served.strategy.validate_update(&context, object, old),
             name => served.strategy.validate_subresource_update(&context, name, object, old),
         });
+        if let (true, "", Some(check)) = (errors.is_empty(), target.subresource.as_str(), served.check) {
+            errors = check(object, Some(old));
+        }
         if !errors.is_empty() {
             return Err(StatusError::invalid(&served.kind, &target.name, errors));
         }
