@@ -194,7 +194,7 @@ impl Registry {
         object: Object,
         to: &GroupVersionKind,
     ) -> Result<Object, StatusError> {
-        Ok(convert_to(served, object, to))
+        convert_one(served, object, to).await
     }
 
     /// Reserves numbers (cluster IPs, node ports) for the kinds that have them.
