@@ -17,6 +17,7 @@ pub mod custom_resource;
 pub mod decode;
 pub mod default;
 pub mod field;
+pub mod go_duration;
 pub mod names;
 pub mod object;
 pub mod openapi;
@@ -31,6 +32,7 @@ pub mod strategies;
 pub mod strategy;
 pub mod table;
 pub mod validation;
+pub mod warnings;
 
 pub use field::{FieldError, Path};
 pub use object::Object;

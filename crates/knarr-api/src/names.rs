@@ -223,6 +223,19 @@ pub fn http_header_name(text: &str) -> Vec<String> {
     vec![with_examples(message, &["X-Header-Name"], "[-A-Za-z0-9]+")]
 }
 
+/// The reason of a condition.
+pub fn condition_reason(text: &str) -> Vec<String> {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let bytes = text.as_bytes();
+    let edges = bytes.first().is_some_and(u8::is_ascii_alphabetic) && bytes.last().is_some_and(|b| word(*b));
+    if edges && bytes.iter().all(|b| word(*b) || matches!(b, b',' | b':')) {
+        return Vec::new();
+    }
+    let message = "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'";
+    let examples = ["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"];
+    vec![with_examples(message, &examples, "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")]
+}
+
 /// `50%`
 pub fn percent(text: &str) -> Vec<String> {
     let digits = text.strip_suffix('%').unwrap_or_default();

@@ -2,27 +2,37 @@
 //! endpoints, all over one view of the stored objects.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use knarr_api::StatusError;
 use knarr_pki::TokenKey;
+use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::server::VerifierBuilderError;
 
 use crate::admission::{self, Plugin};
 use crate::allocation::{AddressRange, Allocator, PortRange, ServiceAllocator};
+use crate::authentication::bearer::Bearer;
 use crate::authentication::bootstrap_token::BootstrapTokens;
+use crate::authentication::configuration::JwtAuthenticator;
+use crate::authentication::configured::Configured;
 use crate::authentication::front_proxy::FrontProxy;
+use crate::authentication::legacy_token::LegacyTokens;
 use crate::authentication::service_account::ServiceAccounts;
 use crate::authentication::token::TokenAuthenticator;
+use crate::authentication::token_file::TokenFile;
+use crate::authentication::webhook::TokenWebhook;
 use crate::authentication::x509::{CertificateVerifier, ClientCertificates};
 use crate::authentication::{self, Authenticator};
+use crate::authorization;
+use crate::authorization::configuration::{AuthorizationConfiguration, Standing};
 use crate::authorization::node::NodeAuthorizer;
 use crate::authorization::rbac::{Rbac, Rule};
-use crate::authorization::{self, Authorizer};
 use crate::bootstrap;
+use crate::jose::Algorithm;
 use crate::objects::Objects;
-use crate::outbound::Outbound;
+use crate::outbound::{Client, Outbound};
 use crate::subresources::{
     AccessReviews, Bindings, Evictions, Finalize, Gate, Handler, Handlers, RulesReviews, SelfSubjectReviews,
     TokenReviews,
@@ -42,12 +52,47 @@ pub struct AccessConfig {
     pub client_roots: Arc<RootCertStore>,
     /// What front proxies' certificates are checked against, and the names they may have.
     pub front_proxy: Option<(Arc<RootCertStore>, Vec<String>)>,
-    /// Whether requests without credentials are `system:anonymous`.
+    /// Whether requests without credentials are `system:anonymous`, where the authentication configuration says nothing of it.
     pub anonymous: bool,
+    pub tokens: TokenSources,
+    /// The authorizers in their order.
+    pub authorization: AuthorizationConfiguration,
     pub service_cidr: IpNet,
     pub node_ports: PortRange,
     /// The default objects' contents.
     pub cluster: bootstrap::Cluster,
+}
+
+/// Whose bearer tokens are believed, beside the cluster's own.
+#[derive(Default)]
+pub struct TokenSources {
+    /// Of `--token-auth-file`.
+    pub file: Option<TokenFile>,
+    /// The text of an `AuthenticationConfiguration`.
+    pub configuration: Option<String>,
+    /// Of the `--oidc-*` flags.
+    pub oidc: Option<(JwtAuthenticator, Vec<Algorithm>)>,
+    /// A service that is asked about tokens that nobody else knows.
+    pub webhook: Option<WebhookSource>,
+}
+
+/// Of the `--authentication-token-webhook-*` flags.
+pub struct WebhookSource {
+    pub client: Client,
+    /// `v1` or `v1beta1`.
+    pub version: String,
+    pub cache_ttl: Duration,
+}
+
+/// Why a server cannot decide who may.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    #[error("client certificate authorities: {0}")]
+    Authorities(#[from] VerifierBuilderError),
+    #[error("authentication configuration: {0}")]
+    Authentication(String),
+    #[error("authorization configuration: {0}")]
+    Authorization(String),
 }
 
 /// The parts, ready to be given to the server.
@@ -59,6 +104,9 @@ pub struct Access {
     pub allocators: Vec<Arc<dyn Allocator>>,
     pub discovery: Discovery,
     objects: Arc<dyn Objects>,
+    configured: Arc<Configured>,
+    /// What the authorizers were last made from.
+    authorizers: Mutex<AuthorizationConfiguration>,
     rbac: Arc<Rbac>,
     node: Arc<NodeAuthorizer>,
     services: Arc<ServiceAllocator>,
@@ -66,12 +114,11 @@ pub struct Access {
 }
 
 impl Access {
-    pub fn new(config: AccessConfig, objects: Arc<dyn Objects>) -> Result<Self, VerifierBuilderError> {
+    pub fn new(config: AccessConfig, objects: Arc<dyn Objects>) -> Result<Self, AccessError> {
         let issuer = Arc::new(Issuer::new(&config.issuer, config.token_keys, config.audiences));
         let discovery = Discovery::new(&issuer, &config.base_url);
-        let accounts = Arc::new(ServiceAccounts::new(issuer.clone(), objects.clone()));
-        let bootstrap_tokens =
-            Arc::new(BootstrapTokens { objects: objects.clone(), audiences: issuer.audiences().to_vec() });
+        let configured = Arc::new(Configured::new(vec![config.issuer], config.anonymous));
+        let bearer = Arc::new(bearer(config.tokens, &issuer, &configured, &objects)?);
 
         let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
         if let Some((roots, allowed_names)) = config.front_proxy {
@@ -79,30 +126,50 @@ impl Access {
         }
         let verifier = CertificateVerifier::new(config.client_roots)?;
         authenticators.push(Arc::new(ClientCertificates { verifier }));
-        authenticators.push(accounts.clone());
-        authenticators.push(bootstrap_tokens.clone());
+        authenticators.push(bearer.clone());
 
         let rbac = Rbac::new();
         let node = NodeAuthorizer::new(node_rules());
-        let authorizers: Vec<Arc<dyn Authorizer>> = vec![node.clone(), rbac.clone()];
+        let standing = Standing { node: node.clone(), rbac: rbac.clone() };
+        let authorizers = config.authorization.build(&standing).map_err(AccessError::Authorization)?;
         let authorization = authorization::Chain::new(authorizers);
         let admission = admission::Chain::new(plugins(&objects, &authorization, &rbac));
-        let token_authenticators: Vec<Arc<dyn TokenAuthenticator>> = vec![accounts, bootstrap_tokens];
         let services = Arc::new(ServiceAllocator::new(AddressRange::new(config.service_cidr), config.node_ports));
         let endpoints = Endpoints { objects: &objects, admission: &admission, authorization: &authorization };
         Ok(Access {
-            authentication: authentication::Chain::new(authenticators, config.anonymous),
-            handlers: endpoints.handlers(&rbac, &issuer, token_authenticators),
+            authentication: authentication::Chain::new(authenticators, configured.anonymous()),
+            handlers: endpoints.handlers(&issuer, bearer),
             allocators: vec![services.clone()],
             authorization,
             admission,
             discovery,
             objects,
+            configured,
+            authorizers: Mutex::new(config.authorization),
             rbac,
             node,
             services,
             cluster: config.cluster,
         })
+    }
+
+    /// Takes a changed `AuthenticationConfiguration` once its issuers answer; the old one holds until then, and where it fails.
+    pub async fn reload_authentication(&self, text: &str) -> Result<(), String> {
+        self.configured.reload(text).await
+    }
+
+    /// Takes a changed `AuthorizationConfiguration`; the old one holds where it fails.
+    pub fn reload_authorization(&self, text: &str) -> Result<(), String> {
+        let config = AuthorizationConfiguration::parse(text)?;
+        let mut current = self.authorizers.lock();
+        let missing = current.missing_in(&config);
+        if !missing.is_empty() {
+            return Err(format!("missing required types: {}", missing.join(", ")));
+        }
+        let standing = Standing { node: self.node.clone(), rbac: self.rbac.clone() };
+        self.authorization.replace(config.build(&standing)?);
+        *current = config;
+        Ok(())
     }
 
     /// Makes the default objects and learns which numbers are taken. Before the first request is served, and after the registry
@@ -124,6 +191,36 @@ impl Access {
     }
 }
 
+/// Everybody's tokens, in upstream's order.
+fn bearer(
+    sources: TokenSources,
+    issuer: &Arc<Issuer>,
+    configured: &Arc<Configured>,
+    objects: &Arc<dyn Objects>,
+) -> Result<Bearer, AccessError> {
+    let audiences = issuer.audiences().to_vec();
+    let mut authenticators: Vec<Arc<dyn TokenAuthenticator>> = Vec::new();
+    if let Some(file) = sources.file {
+        authenticators.push(Arc::new(file));
+    }
+    authenticators.push(Arc::new(ServiceAccounts::new(issuer.clone(), objects.clone())));
+    let keys = issuer.public_keys();
+    authenticators.push(Arc::new(LegacyTokens { keys, objects: objects.clone(), audiences: audiences.clone() }));
+    authenticators.push(Arc::new(BootstrapTokens { objects: objects.clone(), audiences: audiences.clone() }));
+    if let Some((oidc, algorithms)) = sources.oidc {
+        configured.set_oidc(&oidc, &algorithms).map_err(AccessError::Authentication)?;
+    }
+    if let Some(text) = sources.configuration {
+        configured.load(&text).map_err(AccessError::Authentication)?;
+    }
+    authenticators.push(configured.clone());
+    if let Some(webhook) = sources.webhook {
+        let WebhookSource { client, version, cache_ttl } = webhook;
+        authenticators.push(Arc::new(TokenWebhook::new(client, &version, cache_ttl, audiences.clone())));
+    }
+    Ok(Bearer { authenticators, audiences })
+}
+
 /// What upstream's default role for nodes allows.
 fn node_rules() -> Vec<Rule> {
     use knarr_api::object::ObjectExt;
@@ -142,7 +239,7 @@ fn plugins(objects: &Arc<dyn Objects>, authorizer: &authorization::Chain, rbac: 
         Arc::new(admission::NamespaceLifecycle { objects: objects() }),
         Arc::new(admission::LimitRanger { objects: objects() }),
         Arc::new(admission::ServiceAccount { objects: objects() }),
-        Arc::new(admission::NodeRestriction { objects: objects() }),
+        Arc::new(admission::NodeRestriction { objects: objects(), authorizer: authorizer() }),
         Arc::new(admission::TaintNodesByCondition),
         Arc::new(admission::PodSecurity { objects: objects() }),
         Arc::new(admission::Priority { objects: objects() }),
@@ -174,12 +271,7 @@ struct Endpoints<'a> {
 }
 
 impl Endpoints<'_> {
-    fn handlers(
-        &self,
-        rbac: &Arc<Rbac>,
-        issuer: &Arc<Issuer>,
-        token_authenticators: Vec<Arc<dyn TokenAuthenticator>>,
-    ) -> Handlers {
+    fn handlers(&self, issuer: &Arc<Issuer>, bearer: Arc<Bearer>) -> Handlers {
         let objects = || self.objects.clone();
         let gate = Gate::new(self.admission.clone());
         let bindings: Arc<dyn Handler> = Arc::new(Bindings { objects: objects(), gate: gate.clone() });
@@ -193,12 +285,12 @@ impl Endpoints<'_> {
         handlers.add("", "namespaces", "finalize", Arc::new(Finalize { objects: objects() }));
         handlers.add("", "serviceaccounts", "token", Arc::new(token));
         handlers.add("authentication.k8s.io", "selfsubjectreviews", "", Arc::new(SelfSubjectReviews));
-        let reviews = TokenReviews { authenticators: token_authenticators, audiences };
+        let reviews = TokenReviews { authenticator: bearer, audiences };
         handlers.add("authentication.k8s.io", "tokenreviews", "", Arc::new(reviews));
         for resource in ["subjectaccessreviews", "selfsubjectaccessreviews", "localsubjectaccessreviews"] {
             handlers.add("authorization.k8s.io", resource, "", access.clone());
         }
-        let rules = RulesReviews { rbac: rbac.clone() };
+        let rules = RulesReviews { authorizer: self.authorization.clone() };
         handlers.add("authorization.k8s.io", "selfsubjectrulesreviews", "", Arc::new(rules));
         handlers
     }

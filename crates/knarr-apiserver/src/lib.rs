@@ -15,6 +15,7 @@ pub mod chain;
 pub mod custom_resources;
 pub mod discovery;
 pub mod http;
+pub mod jose;
 pub mod metrics;
 pub mod objects;
 pub mod openapi;

@@ -34,30 +34,60 @@ pub async fn serve(
     let words: Vec<String> = words.iter().map(|w| w.to_string()).collect();
     let (registry, aggregator) = (registry.clone(), aggregator.clone());
     let path = words.join("/");
-    // Rendering takes long enough to hold other requests up.
-    let document = tokio::task::spawn_blocking(move || document(&registry, &aggregator, &words));
-    let text = document.await.ok()??;
-    if !wants_json(parts) {
+    let Some(form) = form(&path, parts) else {
         let message = "only the following media types are accepted: application/json";
         return Some(respond::from_error(&StatusError::new(Reason::NotAcceptable, message)));
-    }
-    Some(answer(&path, text, parts))
+    };
+    // Rendering takes long enough to hold other requests up.
+    let document = tokio::task::spawn_blocking(move || {
+        Some(match (document(&registry, &aggregator, &words)?, form) {
+            (document, Form::Json) => document.to_string().into_bytes(),
+            (document, Form::Protobuf) => openapi::protobuf::document(&document),
+        })
+    });
+    let bytes = document.await.ok()??;
+    Some(answer(&path, bytes, form, parts))
 }
 
-fn document(registry: &Registry, aggregator: &Aggregator, words: &[String]) -> Option<String> {
+/// How a document is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Json,
+    Protobuf,
+}
+
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// What the client wants most; only version 2 has a protobuf form. `None`: nothing there is.
+fn form(path: &str, parts: &Parts) -> Option<Form> {
+    let clauses = negotiate::clauses(&parts.headers);
+    if clauses.is_empty() {
+        return Some(Form::Json);
+    }
+    clauses.iter().find_map(|clause| match clause.media_type {
+        "application/json" | "*/*" | "application/*" => Some(Form::Json),
+        // The `@` is how clients before 1.27 wrote it.
+        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf" | PROTOBUF if path == "openapi/v2" => {
+            Some(Form::Protobuf)
+        }
+        _ => None,
+    })
+}
+
+fn document(registry: &Registry, aggregator: &Aggregator, words: &[String]) -> Option<Value> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["openapi", "v2"] => {
             let mut document = v2(registry);
             aggregator.add_openapi_v2(&mut document);
-            Some(document.to_string())
+            Some(document)
         }
         ["openapi", "v3"] => {
             let mut index = index(registry);
             aggregator.add_openapi_v3_index(&mut index);
-            Some(index.to_string())
+            Some(index)
         }
-        ["openapi", "v3", path @ ..] => v3(registry, &path.join("/")).map(|document| document.to_string()),
+        ["openapi", "v3", path @ ..] => v3(registry, &path.join("/")),
         _ => None,
     }
 }
@@ -125,28 +155,27 @@ fn index(registry: &Registry) -> Value {
     for (version, rows) in customs(registry) {
         let path = custom_path(&version);
         let states: Vec<&str> = rows.iter().filter_map(|s| s.custom.as_ref()).map(|c| c.kind.state.as_str()).collect();
-        let hash = hash_of(&states.join(","));
+        let hash = hash_of(states.join(","));
         index["paths"][&path] = json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")});
     }
     index
 }
 
-fn hash_of(text: &str) -> String {
-    format!("{:016X}", std::hash::BuildHasher::hash_one(&foldhash::quality::FixedState::default(), text))
-}
-
-fn wants_json(parts: &Parts) -> bool {
-    let clauses = negotiate::clauses(&parts.headers);
-    clauses.is_empty() || clauses.iter().any(|c| matches!(c.media_type, "application/json" | "*/*" | "application/*"))
+fn hash_of(text: impl AsRef<[u8]>) -> String {
+    format!("{:016X}", std::hash::BuildHasher::hash_one(&foldhash::quality::FixedState::default(), text.as_ref()))
 }
 
 /// With an entity tag; a document that was asked for by its hash never changes.
-fn answer(path: &str, text: String, parts: &Parts) -> Response<Body> {
-    let etag = format!("\"{}\"", hash_of(&text));
+fn answer(path: &str, bytes: Vec<u8>, form: Form, parts: &Parts) -> Response<Body> {
+    let etag = format!("\"{}\"", hash_of(&bytes));
     let unchanged = parts.headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes());
+    let content_type = match form {
+        Form::Json => respond::JSON,
+        Form::Protobuf => HeaderValue::from_static(PROTOBUF),
+    };
     let mut response = match unchanged {
-        true => respond::with_type(StatusCode::NOT_MODIFIED, respond::JSON, Body::empty()),
-        false => respond::with_type(StatusCode::OK, respond::JSON, Body::from(text)),
+        true => respond::with_type(StatusCode::NOT_MODIFIED, content_type, Body::empty()),
+        false => respond::with_type(StatusCode::OK, content_type, Body::from(bytes)),
     };
     let headers = response.headers_mut();
     if let Ok(etag) = HeaderValue::from_str(&etag) {

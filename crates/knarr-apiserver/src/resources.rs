@@ -13,7 +13,7 @@ use crate::http::negotiate;
 use crate::http::respond::{self, Answer};
 use crate::proxy::{Connect, Connector};
 use crate::registry::apply::Apply;
-use crate::registry::commit::Target;
+use crate::registry::commit::{self, Target};
 use crate::registry::delete::{self, DeleteOptions};
 use crate::registry::options::{self, ListOptions, Query, WriteOptions};
 use crate::registry::patch::{Patch, PatchType};
@@ -115,7 +115,7 @@ impl Resources {
     }
 
     async fn get(&self, request: Request) -> Answer {
-        let presenter = request.presenter()?;
+        let presenter = request.presenter()?.include(request.query.get("includeObject"))?;
         let at_least = options::resource_version(request.query.get("resourceVersion"))?;
         let info = &request.info;
         let entry = self.registry.get(&request.served, &info.namespace, &info.name, at_least).await?;
@@ -170,7 +170,10 @@ impl Resources {
         let decoded = target.served.decode(&body, encoding, writer.options.field_validation)?;
         writer.warnings = decoded.warnings;
         let may_create = target.subresource.is_empty() && target.served.strategy.allow_create_on_update();
-        let mut change = Replace { object: decoded.object, may_create };
+        let mut object = decoded.object;
+        commit::ensure_namespace(&target, &mut object)?;
+        commit::require_name(&target, &object)?;
+        let mut change = Replace { object, may_create };
         self.change(&target, &mut change, writer, &presenter).await
     }
 

@@ -126,6 +126,37 @@ async fn objects_take_the_form_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn an_older_client_gets_the_openapi_document_in_protobuf() {
+    let server = Server::start().await;
+    let older = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let (code, content_type, body) = get_as(&server, "/openapi/v2", older).await;
+    let newer = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    assert_eq!((code, content_type.as_str()), (200, newer));
+    assert!(body.starts_with(b"\x0a\x032.0"), "field 1 is the version");
+    let holds = |text: &str| body.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds("io.k8s.api.apps.v1.Deployment") && holds("x-kubernetes-group-version-kind"));
+    assert_eq!(get_as(&server, "/openapi/v3", newer).await.0, 406);
+}
+
+#[tokio::test]
+async fn forms_that_do_not_fit_are_not_acceptable() {
+    let server = Server::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    server.post(maps, &object).await.ok();
+    let one = "application/json;as=PartialObjectMetadata;v=v1beta1;g=meta.k8s.io";
+    let many = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let (code, _, body) = get_as(&server, &format!("{maps}/a"), one).await;
+    let shown: Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!((code, &shown["apiVersion"]), (200, &json!("meta.k8s.io/v1beta1")));
+    let (code, _, body) = get_as(&server, maps, one).await;
+    let shown: Value = serde_json::from_slice(&body).expect("JSON");
+    let why = "you requested PartialObjectMetadata, but the requested object is a list (*core.ConfigMapList)";
+    assert_eq!((code, &shown["message"]), (406, &json!(why)));
+    assert_eq!(get_as(&server, &format!("{maps}/a"), many).await.0, 406);
+}
+
+#[tokio::test]
 async fn large_answers_are_compressed_for_those_who_ask() {
     use std::io::Read;
     let server = Server::start().await;
@@ -191,4 +222,13 @@ async fn applies_own_their_fields() {
     assert_eq!(apply("two", json!({"k": "2"}), true).await.ok()["data"], json!({"k": "2", "l": "1"}));
     assert_eq!(apply("one", json!({}), false).await.ok()["data"], json!({"k": "2"}));
     assert_eq!(server.call("PATCH", path, "application/apply-patch+yaml", "{}").await.code, 422);
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {
+        "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let path = "/apis/apps/v1/namespaces/default/deployments/d?fieldManager=one";
+    let made = server.call("PATCH", path, "application/apply-patch+yaml", deployment.to_string()).await.ok();
+    let owned = &made["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"];
+    let container = json!({".": {}, "f:image": {}, "f:name": {}});
+    assert_eq!(owned["f:template"]["f:spec"]["f:containers"]["k:{\"name\":\"c\"}"], container);
+    assert_eq!(owned.get("f:strategy"), None, "what nobody said, nobody owns");
 }

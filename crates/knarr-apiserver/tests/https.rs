@@ -7,7 +7,7 @@ use http::{Request, Version};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use knarr_apiserver::authentication::x509::{CertificateVerifier, ClientCertificates};
-use knarr_apiserver::authentication::{self, Authenticator};
+use knarr_apiserver::authentication::{self, Anonymous, Authenticator};
 use knarr_apiserver::{ApiServer, Config, Registry};
 use knarr_pki::{CertificateAuthority, CertificateRequest, KeyedCertificate};
 use serde_json::Value;
@@ -38,7 +38,8 @@ async fn serve() -> Served {
     let roots = Arc::new(knarr_pki::root_store(authority.certificate_pem()).expect("roots"));
     let verifier = CertificateVerifier::new(roots).expect("a verifier");
     let authenticators: Vec<Arc<dyn Authenticator>> = vec![Arc::new(ClientCertificates { verifier })];
-    let config = Config { authentication: authentication::Chain::new(authenticators, true), ..Config::default() };
+    let anyone = Arc::new(arc_swap::ArcSwap::from_pointee(Anonymous::Everywhere));
+    let config = Config { authentication: authentication::Chain::new(authenticators, anyone), ..Config::default() };
     let api = ApiServer::new(config, registry);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");

@@ -6,6 +6,8 @@
 //! Invariants: a loop decides from its caches and acts through the API; it holds no state that a restart may not lose; what it asked for
 //! and cannot see yet is in its expectations, never assumed.
 
+mod bootstrap_tokens;
+mod certificates;
 mod cluster_role_aggregation;
 mod context;
 mod deployment;
@@ -22,6 +24,7 @@ mod pod_gc;
 mod pods;
 mod replicas;
 mod root_ca;
+mod service_account_tokens;
 mod service_accounts;
 mod service_endpoints;
 mod taint_eviction;
@@ -37,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use context::Context;
 
 /// What the controllers must be told of the cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// Where nodes' pod networks come from; none: no node gets one.
     pub cluster_cidr: Option<ipnet::IpNet>,
@@ -45,6 +48,12 @@ pub struct Config {
     pub node_cidr_prefix: u8,
     /// The certificates, in PEM, that pods trust the API server by (ConfigMap `kube-root-ca.crt`).
     pub root_ca: String,
+    /// Signs the tokens that stand in Secrets; none: nobody does.
+    pub token_key: Option<Arc<knarr_pki::TokenKey>>,
+    /// Signs approved certificate signing requests; none: nobody does.
+    pub signing_authority: Option<Arc<knarr_pki::CertificateAuthority>>,
+    /// The longest life of a certificate that is signed here.
+    pub certificate_lifetime: std::time::Duration,
     /// How long a node's lease may go unrenewed before its conditions become `Unknown`.
     pub node_grace_period: std::time::Duration,
     /// How many finished pods may be kept before the oldest are deleted.
@@ -57,6 +66,9 @@ impl Default for Config {
             cluster_cidr: None,
             node_cidr_prefix: 24,
             root_ca: String::new(),
+            token_key: None,
+            signing_authority: None,
+            certificate_lifetime: std::time::Duration::from_secs(365 * 24 * 3600),
             node_grace_period: std::time::Duration::from_secs(50),
             terminated_pod_threshold: 12500,
         }
@@ -90,8 +102,11 @@ type Start = fn(Arc<Context>) -> futures::future::BoxFuture<'static, ()>;
 const CONTROLLERS: &[Start] = &[
     |c| Box::pin(namespaces::run(c)),
     |c| Box::pin(service_accounts::run(c)),
+    |c| Box::pin(service_account_tokens::run(c)),
     |c| Box::pin(root_ca::run(c)),
     |c| Box::pin(cluster_role_aggregation::run(c)),
+    |c| Box::pin(certificates::run(c)),
+    |c| Box::pin(bootstrap_tokens::run(c)),
     |c| Box::pin(deployment::run(c)),
     |c| Box::pin(replicas::run::<k8s_openapi::api::apps::v1::ReplicaSet>(c)),
     |c| Box::pin(replicas::run::<k8s_openapi::api::core::v1::ReplicationController>(c)),

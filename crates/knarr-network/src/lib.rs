@@ -37,16 +37,24 @@ pub enum Error {
     Api(#[from] kube::Error),
 }
 
+/// The API as the parts of the network see it, each by its own identity.
+pub struct Clients {
+    /// Reads nodes, services and their endpoints: upstream's role `system:node-proxier`.
+    pub proxy: Informers,
+    /// Reads namespaces, services and their endpoints, and announces itself as `kube-system/kube-dns`.
+    pub dns: Informers,
+}
+
 /// Runs the node's network until `shutdown`. Rules, bridge and configuration stay: running pods keep their network.
-pub async fn run(informers: Informers, config: NetworkConfig, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(clients: Clients, config: NetworkConfig, shutdown: CancellationToken) -> Result<(), Error> {
     let config = Arc::new(config);
     sysctl::prepare();
     let names = dns::Server::bind(&config).await?;
     let address = names.address();
-    let cni = cni::run(&informers, &config, &shutdown);
-    let proxy = proxy::run(&informers, &config, &shutdown);
-    let announce = dns::announce(&informers, &config, address, &shutdown);
-    let serve = names.serve(&informers, &config, &shutdown);
+    let cni = cni::run(&clients.proxy, &config, &shutdown);
+    let proxy = proxy::run(&clients.proxy, &config, &shutdown);
+    let announce = dns::announce(&clients.dns, &config, address, &shutdown);
+    let serve = names.serve(&clients.dns, &config, &shutdown);
     tokio::join!(cni, proxy, announce, serve);
     Ok(())
 }

@@ -5,9 +5,11 @@
 //! half of one, and private keys are readable by their owner only.
 
 mod authority;
+mod der;
 mod error;
 mod files;
 mod kubeconfig;
+mod signer;
 mod tls;
 mod token;
 
@@ -15,5 +17,6 @@ pub use authority::{CertificateAuthority, CertificateRequest, KeyedCertificate, 
 pub use error::Error;
 pub use files::write_private;
 pub use kubeconfig::{Credentials, Kubeconfig};
+pub use signer::{SigningRequest, expiry};
 pub use tls::{chain_and_key, client_config, install_crypto_provider, root_store, server_config};
 pub use token::TokenKey;

@@ -104,6 +104,9 @@ pub enum StoreError {
     InUse(String),
     #[error("the value of {key} has {size} bytes; the store takes at most {limit}")]
     TooLarge { key: String, size: usize, limit: usize },
+    /// The value is encrypted (or was to be), and what it takes to do so is not there.
+    #[error("the value of {key} cannot be transformed: {why}")]
+    Unreadable { key: Arc<str>, why: String },
     #[error("the store is closed")]
     Closed,
     /// The backend failed; the write may or may not have happened.
@@ -143,4 +146,16 @@ pub trait Store: Send + Sync + 'static {
 
     /// A lease that expires `ttl_seconds` from now; the keys it is then attached to are deleted. It outlives a restart.
     async fn grant_lease(&self, ttl_seconds: u32) -> Result<LeaseId>;
+
+    /// Why a value under `prefix` cannot be read, if one was met that cannot: it is stored encrypted, and its key is missing. Reads
+    /// and watches deliver such a value as it is stored.
+    fn unreadable(&self, _prefix: &str) -> Option<StoreError> {
+        None
+    }
+
+    /// Whether the value is stored otherwise than it would be written now (with an older encryption key), so that writing it anew
+    /// is worth while even where nothing else changes.
+    async fn is_stale(&self, _key: &str) -> bool {
+        false
+    }
 }

@@ -1,24 +1,33 @@
 //! The API server's configuration: who is asking, whether they may, and what becomes of what they write.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow};
 use http::Response;
 use http::request::Parts;
 use knarr_apiserver::Config;
-use knarr_apiserver::access::{Access, AccessConfig};
+use knarr_apiserver::access::{Access, AccessConfig, TokenSources, WebhookSource};
 use knarr_apiserver::allocation::PortRange;
+use knarr_apiserver::authentication::configuration::{JwtAuthenticator, OidcFlags};
+use knarr_apiserver::authentication::token_file::TokenFile;
+use knarr_apiserver::authorization::configuration::{AuthorizationConfiguration, ConnectionInfo, WebhookConfiguration};
 use knarr_apiserver::bootstrap::Cluster;
 use knarr_apiserver::chain::request_info::RequestInfo;
 use knarr_apiserver::http::Body;
+use knarr_apiserver::jose::Algorithm;
 use knarr_apiserver::objects::Objects;
-use knarr_apiserver::pages::Page;
+use knarr_apiserver::outbound;
+use knarr_apiserver::pages::{HealthCheck, Page};
 use knarr_apiserver::registry::Hooks;
 use knarr_apiserver::tokens::Discovery;
 
 use crate::credentials::{FRONT_PROXY_CLIENT, Pki};
-use crate::settings::Settings;
+use crate::settings::{AccessSaid, Settings, duration, read_file};
+use crate::tasks::Tasks;
+use crate::watch_file::WatchedFile;
 
 /// Upstream's names, groups and limits for this cluster.
 pub fn access(settings: &Settings, pki: &Pki, objects: Arc<dyn Objects>) -> Result<Access> {
@@ -26,16 +35,121 @@ pub fn access(settings: &Settings, pki: &Pki, objects: Arc<dyn Objects>) -> Resu
     let config = AccessConfig {
         issuer: format!("https://kubernetes.default.svc.{}", settings.cluster_domain),
         base_url: format!("https://{}", settings.advertised()),
-        audiences: Vec::new(),
+        audiences: settings.access.api_audiences.clone().unwrap_or_default(),
         token_keys: vec![pki.token_key()?],
         client_roots: Arc::new(knarr_pki::root_store(pki.authority.certificate_pem())?),
         front_proxy: Some((front_proxy, vec![FRONT_PROXY_CLIENT.into()])),
-        anonymous: true,
+        anonymous: settings.access.anonymous_auth.unwrap_or(true),
+        tokens: tokens(&settings.access)?,
+        authorization: authorization(&settings.access)?,
         service_cidr: settings.service_cidr.into(),
         node_ports: PortRange::default(),
         cluster: cluster(settings, pki),
     };
     Ok(Access::new(config, objects)?)
+}
+
+/// Whose tokens are believed, by the flags.
+fn tokens(said: &AccessSaid) -> Result<TokenSources> {
+    let read = |flag: &str, path: &Option<PathBuf>| path.as_ref().map(|path| read_file(flag, path)).transpose();
+    let file = read("token-auth-file", &said.token_auth_file)?.map(|text| TokenFile::parse(&text)).transpose();
+    let webhook = said.authentication_token_webhook_config_file.as_ref().map(|path| {
+        let ttl = said.authentication_token_webhook_cache_ttl.as_deref();
+        Ok::<_, anyhow::Error>(WebhookSource {
+            client: outbound::from_kubeconfig(path)?,
+            version: said.authentication_token_webhook_version.clone().unwrap_or_else(|| "v1beta1".into()),
+            cache_ttl: duration("authentication-token-webhook-cache-ttl", ttl, Duration::from_secs(120))?,
+        })
+    });
+    Ok(TokenSources {
+        file: file.map_err(|e| anyhow!("--token-auth-file: {e}"))?,
+        configuration: read("authentication-config", &said.authentication_config)?,
+        oidc: oidc(said)?,
+        webhook: webhook.transpose().context("--authentication-token-webhook-config-file")?,
+    })
+}
+
+fn oidc(said: &AccessSaid) -> Result<Option<(JwtAuthenticator, Vec<Algorithm>)>> {
+    let (Some(issuer_url), Some(client_id)) = (said.oidc_issuer_url.clone(), said.oidc_client_id.clone()) else {
+        return Ok(None);
+    };
+    let names = said.oidc_signing_algs.clone().unwrap_or_else(|| vec!["RS256".into()]);
+    let algorithm =
+        |name: &String| Algorithm::of_name(name).with_context(|| format!("oidc: unsupported signing alg: {name:?}"));
+    let required = said.oidc_required_claim.iter().flatten().map(|claim| {
+        let pair = claim.split_once('=').map(|(name, value)| (name.to_string(), value.to_string()));
+        pair.with_context(|| format!("--oidc-required-claim {claim:?} is not of the form claim=value"))
+    });
+    let flags = OidcFlags {
+        issuer_url,
+        client_id,
+        authority: said.oidc_ca_file.as_ref().map_or(Ok(String::new()), |path| read_file("oidc-ca-file", path))?,
+        username_claim: said.oidc_username_claim.clone().unwrap_or_default(),
+        username_prefix: said.oidc_username_prefix.clone().unwrap_or_default(),
+        groups_claim: said.oidc_groups_claim.clone().unwrap_or_default(),
+        groups_prefix: said.oidc_groups_prefix.clone().unwrap_or_default(),
+        required_claims: required.collect::<Result<_>>()?,
+    };
+    Ok(Some((flags.into_authenticator(), names.iter().map(algorithm).collect::<Result<_>>()?)))
+}
+
+fn authorization(said: &AccessSaid) -> Result<AuthorizationConfiguration> {
+    if let Some(path) = &said.authorization_config {
+        let text = read_file("authorization-config", path)?;
+        return AuthorizationConfiguration::parse(&text).map_err(|e| anyhow!("--authorization-config: {e}"));
+    }
+    let webhook = said.authorization_webhook_config_file.as_ref().map(|path| WebhookConfiguration {
+        authorized_ttl: said.authorization_webhook_cache_authorized_ttl.clone().unwrap_or_default(),
+        unauthorized_ttl: said.authorization_webhook_cache_unauthorized_ttl.clone().unwrap_or_default(),
+        timeout: "30s".into(),
+        subject_access_review_version: said.authorization_webhook_version.clone().unwrap_or_else(|| "v1beta1".into()),
+        failure_policy: "NoOpinion".into(),
+        connection_info: ConnectionInfo {
+            kind: "KubeConfigFile".into(),
+            kube_config_file: Some(path.display().to_string()),
+        },
+        ..WebhookConfiguration::default()
+    });
+    let modes = said.authorization_mode.clone().unwrap_or_else(|| vec!["Node".into(), "RBAC".into()]);
+    AuthorizationConfiguration::of_modes(&modes, webhook).map_err(|e| anyhow!(e))
+}
+
+/// Follows the configuration files that may change while the server runs.
+pub fn follow_files(settings: &Settings, access: &Arc<Access>, tasks: &Tasks) -> Result<()> {
+    let said = &settings.access;
+    if let Some(path) = &said.authentication_config {
+        let mut file = WatchedFile::new(path, read_file("authentication-config", path)?);
+        let (access, stop) = (access.clone(), tasks.stop.clone());
+        let following = async move {
+            loop {
+                match access.reload_authentication(&file.changed().await).await {
+                    Ok(()) => tracing::info!("reloaded authentication config"),
+                    Err(error) => tracing::error!(error, "the changed authentication config is not used"),
+                }
+            }
+        };
+        tasks.spawn(
+            "authentication config",
+            async move { stop.run_until_cancelled(following).await.unwrap_or_default() },
+        );
+    }
+    if let Some(path) = &said.authorization_config {
+        let mut file = WatchedFile::new(path, read_file("authorization-config", path)?);
+        let (access, stop) = (access.clone(), tasks.stop.clone());
+        let following = async move {
+            loop {
+                match access.reload_authorization(&file.changed().await) {
+                    Ok(()) => tracing::info!("reloaded authz config"),
+                    Err(error) => tracing::error!(error, "the changed authz config is not used"),
+                }
+            }
+        };
+        tasks.spawn(
+            "authorization config",
+            async move { stop.run_until_cancelled(following).await.unwrap_or_default() },
+        );
+    }
+    Ok(())
 }
 
 fn cluster(settings: &Settings, pki: &Pki) -> Cluster {
@@ -53,7 +167,7 @@ fn cluster(settings: &Settings, pki: &Pki) -> Cluster {
 }
 
 /// The server that `access` decides for.
-pub fn config(settings: &Settings, pki: &Pki, access: &Access) -> Result<Config> {
+pub fn config(settings: &Settings, pki: &Pki, access: &Access, checks: Vec<HealthCheck>) -> Result<Config> {
     let kubelet_client = knarr_pki::client_config(pki.authority.certificate_pem(), Some(&pki.kubelet_client))?;
     Ok(Config {
         authentication: access.authentication.clone(),
@@ -63,6 +177,7 @@ pub fn config(settings: &Settings, pki: &Pki, access: &Access) -> Result<Config>
         pages: vec![Arc::new(TokenKeys(access.discovery.clone()))],
         kubelet_client: Some(kubelet_client),
         front_proxy_client: Some(pki.front_proxy_client.clone()),
+        checks,
         server_address: settings.advertised().to_string(),
         ..Config::default()
     })

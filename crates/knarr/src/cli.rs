@@ -20,7 +20,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run a cluster on this machine, in the foreground, until SIGINT or SIGTERM
-    Up(Up),
+    Up(Box<Up>),
     /// Stop the cluster; its pods keep running unless --purge is given
     Down(Down),
     /// List the images of the node's runtime, or load archives into it

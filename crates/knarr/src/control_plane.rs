@@ -6,11 +6,12 @@ use anyhow::{Context, Result};
 use knarr_apiserver::authentication::User;
 use knarr_apiserver::objects::Objects;
 use knarr_apiserver::{ApiServer, Registry};
-use knarr_store::{Embedded, Store};
+use knarr_store::Embedded;
 use tokio::net::TcpListener;
 
 use crate::assembly;
 use crate::credentials::Pki;
+use crate::encryption;
 use crate::layout::Layout;
 use crate::settings::Settings;
 use crate::tasks::Tasks;
@@ -30,16 +31,17 @@ impl ControlPlane {
         tasks: &Tasks,
     ) -> Result<Arc<ControlPlane>> {
         let store = Embedded::open(&layout.store()).context("opening the store")?;
-        let store: Arc<dyn Store> = Arc::new(store);
+        let (store, checks) = encryption::around(settings, Arc::new(store), tasks).await?;
         let registry = Registry::open(store, false, tasks.stop.clone()).await.context("reading the store")?;
         let objects: Arc<dyn Objects> = registry.clone();
         let access = Arc::new(assembly::access(settings, pki, objects)?);
-        let server = ApiServer::new(assembly::config(settings, pki, &access)?, registry);
+        let server = ApiServer::new(assembly::config(settings, pki, &access, checks)?, registry);
         access.prepare().await.context("writing the default objects")?;
         let (following, stopped) = (access.clone().run(), tasks.stop.clone());
         tasks.spawn("authorization", async move { stopped.run_until_cancelled(following).await.unwrap_or_default() });
         access.synced().await;
         tasks.spawn("aggregation", server.aggregator().clone().run(tasks.stop.clone()));
+        assembly::follow_files(settings, &access, tasks)?;
         let tls = knarr_pki::server_config(&pki.serving, &pki.client_authorities())?;
         let (serving, stop) = (server.clone(), tasks.stop.clone());
         tasks.spawn("API server", async move { serving.serve(listener, Arc::new(tls), stop).await });
@@ -70,10 +72,12 @@ impl ControlPlane {
     }
 
     /// Starts the controllers and the scheduler; they end with `stop`.
-    pub fn start_loops(self: &Arc<Self>, settings: &Settings, pki: &Pki, tasks: &Tasks) {
+    pub fn start_loops(self: &Arc<Self>, settings: &Settings, pki: &Pki, tasks: &Tasks) -> Result<()> {
         let config = knarr_controllers::Config {
             cluster_cidr: Some(settings.cluster_cidr.into()),
             root_ca: pki.authority.certificate_pem().to_string(),
+            signing_authority: Some(pki.authority.clone()),
+            token_key: Some(Arc::new(pki.token_key()?)),
             ..knarr_controllers::Config::default()
         };
         let server = self.clone();
@@ -83,5 +87,6 @@ impl ControlPlane {
         let client = self.client("system:kube-scheduler", &[]);
         let scheduler = knarr_scheduler::run(client, knarr_scheduler::Config::default(), tasks.stop.clone());
         tasks.spawn("scheduler", scheduler);
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! Who is who in a cluster: its authorities and the certificates its parts show each other.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use knarr_pki::{
@@ -16,10 +17,13 @@ const CLUSTER: &str = "knarr";
 /// The name by which the API server, as an authenticating proxy, is known to aggregated servers.
 pub const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 
+/// The name by which the kubelets know the API server; what it may do is upstream's role `system:kubelet-api-admin`.
+pub const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
+
 /// Every key of the cluster.
 pub struct Pki {
     /// Issues and verifies the cluster's own certificates.
-    pub authority: CertificateAuthority,
+    pub authority: Arc<CertificateAuthority>,
     /// Issues the certificates of authenticating proxies.
     pub front_proxy: CertificateAuthority,
     /// What the API server shows its clients.
@@ -43,10 +47,7 @@ impl Pki {
         let of = |name: &str, request| authority.load_or_issue(&directory, name, &request);
         let serving = of("apiserver", api_server(settings))?;
         let administrator = of("admin", CertificateRequest::client("kubernetes-admin", &["system:masters"]))?;
-        let kubelet_client = of(
-            "apiserver-kubelet-client",
-            CertificateRequest::client("kube-apiserver-kubelet-client", &["system:masters"]),
-        )?;
+        let kubelet_client = of("apiserver-kubelet-client", CertificateRequest::client(KUBELET_CLIENT, &[]))?;
         let node = format!("system:node:{}", settings.node_name);
         let addresses = vec![IpAddr::V4(settings.node_ip)];
         let mut kubelet = CertificateRequest::server(&node, vec![settings.node_name.clone()], addresses);
@@ -57,6 +58,7 @@ impl Pki {
             FRONT_PROXY_CLIENT,
             &CertificateRequest::client(FRONT_PROXY_CLIENT, &[]),
         )?;
+        let authority = Arc::new(authority);
         Ok(Pki {
             serving,
             front_proxy_client,

@@ -7,6 +7,7 @@ mod control_plane;
 mod credentials;
 mod detach;
 mod down;
+mod encryption;
 mod images;
 mod layout;
 mod node;
@@ -14,6 +15,7 @@ mod settings;
 mod tasks;
 mod up;
 mod version;
+mod watch_file;
 
 use std::process::ExitCode;
 

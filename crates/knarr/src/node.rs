@@ -77,8 +77,11 @@ pub async fn start(
     tasks.spawn("kubelet API", api.serve(listener, tls, tasks.stop.clone()));
     tasks.spawn("kubelet", kubelet.run(tasks.stop.clone()));
 
-    let informers = Informers::new(server.client("system:kube-proxy", &["system:masters"]), tasks.stop.clone());
-    let network = knarr_network::run(informers, network_config(settings, layout), tasks.stop.clone());
+    let clients = knarr_network::Clients {
+        proxy: Informers::new(server.client("system:kube-proxy", &[]), tasks.stop.clone()),
+        dns: Informers::new(server.client("system:knarr-dns", &[]), tasks.stop.clone()),
+    };
+    let network = knarr_network::run(clients, network_config(settings, layout), tasks.stop.clone());
     tasks.spawn("network", async move {
         if let Err(error) = network.await {
             tracing::error!("the node's network ended: {error}");

@@ -1,5 +1,7 @@
 //! What `knarr up` is told: flags, `KNARR_…` variables and a YAML file, in this order of precedence, over the defaults.
 
+mod access;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -7,6 +9,9 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use ipnet::Ipv4Net;
 use serde::Deserialize;
+use serde_json::{Map, Value};
+
+pub use access::{AccessSaid, duration, read_file};
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/knarr";
 
@@ -47,6 +52,9 @@ pub struct Said {
     /// Control plane alone: runs no pods, needs no root
     #[arg(long, env = "KNARR_NO_NODE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub no_node: Option<bool>,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub access: AccessSaid,
 }
 
 impl Said {
@@ -64,6 +72,7 @@ impl Said {
             runtime_endpoint: self.runtime_endpoint.or(file.runtime_endpoint),
             kubelet_port: self.kubelet_port.or(file.kubelet_port),
             no_node: self.no_node.or(file.no_node),
+            access: self.access.or(file.access),
         }
     }
 }
@@ -83,6 +92,7 @@ pub struct Settings {
     pub runtime_endpoint: Option<PathBuf>,
     pub kubelet_port: u16,
     pub node: bool,
+    pub access: AccessSaid,
 }
 
 impl Settings {
@@ -104,6 +114,7 @@ impl Settings {
             runtime_endpoint: said.runtime_endpoint.as_deref().map(socket_path),
             kubelet_port: said.kubelet_port.unwrap_or(10250),
             node: !said.no_node.unwrap_or(false),
+            access: said.access,
             data_dir,
         };
         settings.check()?;
@@ -111,6 +122,7 @@ impl Settings {
     }
 
     fn check(&self) -> Result<()> {
+        self.access.check()?;
         if self.cluster_cidr.prefix_len() > 24 {
             bail!("--cluster-cidr {} is too small: a node takes a /24 of it", self.cluster_cidr);
         }
@@ -163,7 +175,13 @@ fn read(path: &Path) -> Result<Said> {
     if text.is_empty() {
         return Ok(Said::default());
     }
-    serde_saphyr::from_str(text).with_context(|| format!("--config {}", path.display()))
+    parse(text).with_context(|| format!("--config {}", path.display()))
+}
+
+fn parse(text: &str) -> Result<Said> {
+    let mut keys: Map<String, Value> = serde_saphyr::from_str(text)?;
+    let access = AccessSaid::take(&mut keys)?;
+    Ok(Said { access, ..serde_json::from_value(Value::Object(keys))? })
 }
 
 fn net(a: u8, b: u8) -> Ipv4Net {

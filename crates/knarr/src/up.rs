@@ -71,7 +71,7 @@ async fn start(
     println!("knarr {}", crate::version::FULL);
     println!("API server  https://{}  ready after {:.2?}", settings.advertised(), started.elapsed());
     println!("kubeconfig  {}", settings.kubeconfig.display());
-    server.start_loops(settings, &pki, tasks);
+    server.start_loops(settings, &pki, tasks)?;
     if let Some(runtime) = runtime {
         node::start(settings, layout, &pki, &server, runtime, tasks).await?;
         wait_for_node(settings, &server).await?;

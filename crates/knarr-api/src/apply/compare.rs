@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::field_set::{FieldPath, FieldSet};
@@ -102,11 +103,10 @@ impl<'s> Walk<'s> {
         }
         let (old, new) = (self.grouped(atom, old), self.grouped(atom, new));
         let item = self.typed.list_item(atom);
-        let only_new = new.iter().filter(|(e, _)| !old.iter().any(|(o, _)| o == e));
-        let elements: Vec<Box<str>> = old.iter().chain(only_new).map(|(e, _)| e.clone()).collect();
-        for element in elements {
-            let (left, right) = (group(&old, &element), group(&new, &element));
-            self.items(element, item, left, right);
+        let only_new = new.keys().filter(|element| !old.contains_key(*element));
+        for element in old.keys().chain(only_new) {
+            let (left, right) = (old.get(element), new.get(element));
+            self.items(element.clone(), item, left.map_or(&[], Vec::as_slice), right.map_or(&[], Vec::as_slice));
         }
         true
     }
@@ -132,13 +132,10 @@ impl<'s> Walk<'s> {
     }
 
     fn grouped<'v>(&self, atom: Atom<'s>, list: &'v [Value]) -> Groups<'v> {
-        let mut out: Groups<'v> = Vec::with_capacity(list.len());
+        let mut out: Groups<'v> = Groups::with_capacity(list.len());
         for item in list {
             let Ok(element) = self.typed.element(atom, item) else { continue };
-            match out.iter_mut().find(|(e, _)| *e == element) {
-                Some((_, items)) => items.push(item),
-                None => out.push((element, vec![item])),
-            }
+            out.entry(element).or_default().push(item);
         }
         out
     }
@@ -155,11 +152,7 @@ impl<'s> Walk<'s> {
 }
 
 /// The items of a list by their names; more than one under a name are duplicates.
-type Groups<'v> = Vec<(Box<str>, Vec<&'v Value>)>;
-
-fn group<'g, 'v>(groups: &'g Groups<'v>, element: &str) -> &'g [&'v Value] {
-    groups.iter().find(|(e, _)| &**e == element).map_or(&[], |(_, items)| items)
-}
+type Groups<'v> = IndexMap<Box<str>, Vec<&'v Value>>;
 
 static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
 static NULL: Value = Value::Null;

@@ -1,5 +1,7 @@
 //! Merging an applied configuration into the live object, and taking paths out of an object.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use super::field_set::FieldSet;
@@ -57,8 +59,13 @@ impl<'s> Typed<'s> {
             list.iter().map(|item| self.element(atom, item).ok()).collect()
         };
         let (live_names, config_names) = (named(live), named(config));
-        let in_config = |name: &Option<Box<str>>| name.is_some() && config_names.contains(name);
-        let in_live = |name: &Option<Box<str>>| live_names.iter().position(|n| name.is_some() && n == name);
+        // The first of a name counts.
+        let index = |names: &'_ [Option<Box<str>>]| -> HashMap<Box<str>, usize> {
+            names.iter().enumerate().rev().filter_map(|(i, name)| Some((name.clone()?, i))).collect()
+        };
+        let (live_index, config_index) = (index(&live_names), index(&config_names));
+        let in_config = |name: &Option<Box<str>>| name.as_ref().is_some_and(|name| config_index.contains_key(name));
+        let in_live = |name: &Option<Box<str>>| live_index.get(name.as_ref()?).copied();
         let mut out = Vec::with_capacity(live.len().max(config.len()));
         let mut shared = config_names.iter().filter(|name| in_live(name).is_some()).peekable();
         let mut config_items = config_names.iter().zip(config).peekable();

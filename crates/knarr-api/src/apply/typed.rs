@@ -1,6 +1,8 @@
 //! Walking values with their types as structured merge does: which nodes are leaves, which are merged, and what names an
 //! item of a list.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::field_set::{FieldPath, FieldSet, shown};
@@ -204,7 +206,7 @@ impl<'s> Typed<'s> {
     }
 
     fn check_items(self, atom: Atom<'s>, list: &[Value], path: &mut FieldPath, errors: &mut Vec<String>) {
-        let mut seen: Vec<Box<str>> = Vec::with_capacity(list.len());
+        let mut seen: HashSet<Box<str>> = HashSet::with_capacity(list.len());
         for (index, item) in list.iter().enumerate() {
             let element = match self.element(atom, item) {
                 Ok(element) => element,
@@ -213,11 +215,10 @@ impl<'s> Typed<'s> {
                     continue;
                 }
             };
-            if seen.contains(&element) {
+            if !seen.insert(element.clone()) {
                 let key = shown(std::slice::from_ref(&element));
                 errors.push(located(path, &format!("duplicate entries for key {key}")));
             }
-            seen.push(element.clone());
             path.push(element);
             self.check_at(self.list_item(atom), item, path, errors);
             path.pop();

@@ -6,6 +6,8 @@ mod scalar;
 pub(crate) mod syntax;
 mod yaml;
 
+use serde_json::Value;
+
 use crate::object::Object;
 use crate::resource::{GroupVersion, GroupVersionKind};
 use crate::schema::{Schema, TypeId, schema};
@@ -36,6 +38,33 @@ pub struct Decoded {
     pub object: Object,
     /// Texts for `Warning` headers; empty unless [`FieldValidation::Warn`].
     pub warnings: Vec<String>,
+}
+
+/// Takes out of a decoded object what its body does not say: an apply owns what it says, and decoding also shows structs
+/// that are always there, though nobody named them. A body that is no object leaves nothing to take.
+pub fn keep_said(object: &mut Object, body: &[u8], encoding: Encoding) {
+    let said: Option<Value> = match encoding {
+        Encoding::Json => serde_json::from_slice(body).ok(),
+        Encoding::Yaml => yaml::to_json(body).ok().and_then(|json| serde_json::from_slice(&json).ok()),
+    };
+    let Some(Value::Object(mut said)) = said else { return };
+    for field in ["apiVersion", "kind"] {
+        said.insert(field.into(), Value::Null);
+    }
+    keep(object, &Value::Object(said));
+}
+
+fn keep(value: &mut Value, said: &Value) {
+    match (value, said) {
+        (Value::Object(value), Value::Object(said)) => {
+            value.retain(|field, _| said.contains_key(field));
+            value.iter_mut().for_each(|(field, value)| keep(value, &said[field.as_str()]));
+        }
+        (Value::Array(value), Value::Array(said)) if value.len() == said.len() => {
+            value.iter_mut().zip(said).for_each(|(value, said)| keep(value, said));
+        }
+        _ => {}
+    }
 }
 
 /// Decodes a body that should be a built-in `kind`.

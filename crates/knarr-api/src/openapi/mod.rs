@@ -8,6 +8,7 @@ mod definitions;
 mod descriptions;
 mod operations;
 mod paths;
+pub mod protobuf;
 
 use std::collections::BTreeSet;
 

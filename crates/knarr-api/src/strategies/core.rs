@@ -8,13 +8,14 @@ use crate::names;
 use crate::object::Object;
 use crate::strategy::Context;
 use crate::validation::check::{int, is_empty, list, text};
-use crate::validation::{config, core, node, persistent, pod, quota, service};
+use crate::validation::{config, core, node, persistent, pod, pod_update, quota, service, status};
+use crate::warnings;
 
 pub const ROWS: &[Row] = &[
     Row {
         prepare: prepare_pod,
-        validate: pod::validate_pod,
-        validate_update: Some(pod::validate_update),
+        validate: pod::validate_pod_create,
+        validate_update: Some(pod_update::validate),
         selectable: &[
             "spec.nodeName",
             "spec.restartPolicy",
@@ -26,6 +27,8 @@ pub const ROWS: &[Row] = &[
             "status.nominatedNodeName",
         ],
         grace: pod_grace,
+        validate_status: status::pod,
+        warnings: warnings::pod,
         ..Row::with_status("", "Pod")
     },
     Row {
@@ -37,6 +40,8 @@ pub const ROWS: &[Row] = &[
         create_on_update: true,
         generation: &[],
         selectable: &["spec.clusterIP", "spec.type"],
+        validate_status: status::service,
+        warnings: warnings::service,
         ..Row::with_status("", "Service")
     },
     Row { validate: config::config_map, validate_update: Some(config::config_map_update), ..Row::new("", "ConfigMap") },
@@ -56,6 +61,7 @@ pub const ROWS: &[Row] = &[
         validate: core::namespace,
         generation: &[],
         selectable: &["status.phase"],
+        validate_status: status::namespace,
         ..Row::with_status("", "Namespace")
     },
     Row {
@@ -66,10 +72,16 @@ pub const ROWS: &[Row] = &[
         selectable: &["spec.unschedulable"],
         create_on_update: true,
         generation: &[],
+        warnings: warnings::node,
         ..Row::with_status("", "Node")
     },
-    Row::new("", "ServiceAccount"),
-    Row { validate: core::endpoints, create_on_update: true, ..Row::new("", "Endpoints") },
+    Row { warnings: warnings::service_account, ..Row::new("", "ServiceAccount") },
+    Row {
+        validate: core::endpoints,
+        create_on_update: true,
+        warnings: warnings::endpoints,
+        ..Row::new("", "Endpoints")
+    },
     Row {
         validate: core::event,
         validate_update: Some(|_, _, _| {}),
@@ -96,20 +108,29 @@ pub const ROWS: &[Row] = &[
         validate: persistent::validate_volume,
         validate_update: Some(persistent::validate_volume_update),
         generation: &[],
+        warnings: warnings::volume,
         ..Row::with_status("", "PersistentVolume")
     },
     Row {
-        prepare: |_, claim| claim["status"] = json!({"phase": "Pending"}),
+        prepare: |_, claim| {
+            claim["status"] = json!({"phase": "Pending"});
+            persistent::normalize_data_sources(claim);
+        },
+        prepare_update: |claim, _| persistent::normalize_data_sources(claim),
         validate: persistent::validate_claim,
         validate_update: Some(persistent::validate_claim_update),
+        validate_status: persistent::validate_claim_status,
         generation: &[],
+        warnings: warnings::claim,
         ..Row::with_status("", "PersistentVolumeClaim")
     },
     Row { prepare: name_by_uid, validate: quota::limit_range, create_on_update: true, ..Row::new("", "LimitRange") },
     Row {
         validate: quota::resource_quota,
         validate_update: Some(quota::resource_quota_update),
+        validate_status: quota::resource_quota_status,
         generation: &[],
+        warnings: warnings::resource_quota,
         ..Row::with_status("", "ResourceQuota")
     },
 ];

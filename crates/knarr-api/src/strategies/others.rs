@@ -6,7 +6,10 @@ use super::Row;
 use crate::names;
 use crate::object::Object;
 use crate::strategy::Context;
-use crate::validation::{admission, crd, networking, platform, rbac, storage};
+use crate::validation::{
+    admission, crd, device, endpoint_slice, flow_control, networking, platform, rbac, status, storage,
+};
+use crate::warnings;
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 const ADMISSION: &str = "admissionregistration.k8s.io";
@@ -15,9 +18,15 @@ pub const ROWS: &[Row] = &[
     Row {
         validate: networking::network_policy,
         generation: &["spec"],
+        warnings: warnings::network_policy,
         ..Row::new("networking.k8s.io", "NetworkPolicy")
     },
-    Row { validate: networking::ingress, ..Row::with_status("networking.k8s.io", "Ingress") },
+    Row {
+        validate: networking::ingress,
+        validate_status: status::ingress,
+        warnings: warnings::ingress,
+        ..Row::with_status("networking.k8s.io", "Ingress")
+    },
     Row {
         validate: networking::ingress_class,
         validate_update: Some(networking::ingress_class_update),
@@ -38,9 +47,10 @@ pub const ROWS: &[Row] = &[
         ..Row::with_status("networking.k8s.io", "ServiceCIDR")
     },
     Row {
-        validate: networking::endpoint_slice,
-        validate_update: Some(networking::endpoint_slice_update),
+        validate: endpoint_slice::validate,
+        validate_update: Some(endpoint_slice::validate_update),
         generation: &["endpoints", "ports", "addressType"],
+        warnings: warnings::endpoint_slice,
         ..Row::new("discovery.k8s.io", "EndpointSlice")
     },
     Row { name: names::path_segment, validate: rbac::role, create_on_update: true, ..Row::new(RBAC, "Role") },
@@ -73,23 +83,34 @@ pub const ROWS: &[Row] = &[
     Row {
         validate: storage::storage_class,
         validate_update: Some(storage::storage_class_update),
+        warnings: warnings::storage_class,
         ..Row::new("storage.k8s.io", "StorageClass")
     },
     Row {
         name: storage::driver_object_name,
         validate: storage::csi_driver,
+        validate_update: Some(storage::csi_driver_update),
         unconditional: false,
         generation: &["spec"],
+        warnings: warnings::csi_driver,
         ..Row::new("storage.k8s.io", "CSIDriver")
     },
-    Row { validate: storage::csi_node, unconditional: false, ..Row::new("storage.k8s.io", "CSINode") },
+    Row {
+        validate: storage::csi_node,
+        validate_update: Some(storage::csi_node_update),
+        unconditional: false,
+        ..Row::new("storage.k8s.io", "CSINode")
+    },
     Row {
         validate: storage::csi_storage_capacity,
+        validate_update: Some(storage::csi_storage_capacity_update),
         unconditional: false,
         ..Row::new("storage.k8s.io", "CSIStorageCapacity")
     },
     Row {
         validate: storage::volume_attachment,
+        validate_update: Some(storage::volume_attachment_update),
+        validate_status: storage::volume_attachment_status,
         unconditional: false,
         generation: &[],
         ..Row::with_status("storage.k8s.io", "VolumeAttachment")
@@ -116,6 +137,7 @@ pub const ROWS: &[Row] = &[
         validate: platform::runtime_class,
         validate_update: Some(platform::runtime_class_update),
         unconditional: false,
+        warnings: warnings::runtime_class,
         ..Row::new("node.k8s.io", "RuntimeClass")
     },
     Row {
@@ -163,26 +185,31 @@ pub const ROWS: &[Row] = &[
         generation: &["spec"],
         ..Row::new(ADMISSION, "MutatingAdmissionPolicyBinding")
     },
-    Row { validate: platform::flow_schema, ..Row::with_status("flowcontrol.apiserver.k8s.io", "FlowSchema") },
     Row {
-        validate: platform::priority_level,
+        validate: flow_control::flow_schema,
+        validate_status: status::flow_control,
+        ..Row::with_status("flowcontrol.apiserver.k8s.io", "FlowSchema")
+    },
+    Row {
+        validate: flow_control::priority_level,
+        validate_status: status::flow_control,
         ..Row::with_status("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration")
     },
-    Row { validate: platform::device_class, generation: &["spec"], ..Row::new("resource.k8s.io", "DeviceClass") },
+    Row { validate: device::class, generation: &["spec"], ..Row::new("resource.k8s.io", "DeviceClass") },
     Row {
-        validate: platform::resource_claim,
-        validate_update: Some(platform::resource_claim_update),
+        validate: device::claim,
+        validate_update: Some(device::claim_update),
         generation: &[],
         ..Row::with_status("resource.k8s.io", "ResourceClaim")
     },
     Row {
-        validate: |c, object| c.at(object, "spec", |c, template| c.at(template, "spec", platform::claim_spec)),
+        validate: device::claim_template,
         validate_update: Some(|c, new, old| c.immutable(new, old, "spec")),
         ..Row::new("resource.k8s.io", "ResourceClaimTemplate")
     },
     Row {
-        validate: platform::resource_slice,
-        validate_update: Some(platform::resource_slice_update),
+        validate: device::resource_slice,
+        validate_update: Some(device::resource_slice_update),
         generation: &["spec"],
         selectable: &["spec.nodeName", "spec.driver"],
         ..Row::new("resource.k8s.io", "ResourceSlice")

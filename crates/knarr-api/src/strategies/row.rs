@@ -13,6 +13,7 @@ use crate::resource::{GroupVersion, GroupVersionKind};
 use crate::schema::{Presence, Shape, schema};
 use crate::strategy::{Context, Strategy};
 use crate::validation::check::Checker;
+use crate::warnings::Warnings;
 
 /// What is particular about a kind.
 pub struct Row {
@@ -35,7 +36,7 @@ pub struct Row {
     pub unconditional: bool,
     /// Deletion waits so many seconds.
     pub grace: fn(&Object) -> Option<i64>,
-    pub warnings: fn(&Object) -> Vec<String>,
+    pub warnings: Warnings,
     /// Last touch on a valid new object.
     pub canonicalize: fn(&mut Object),
 }
@@ -58,7 +59,7 @@ impl Row {
             create_on_update: false,
             unconditional: true,
             grace: |_| None,
-            warnings: |_| Vec::new(),
+            warnings: |_, _| Vec::new(),
             canonicalize: |_| {},
         }
     }
@@ -153,8 +154,8 @@ impl Strategy for Row {
         checker.into_errors()
     }
 
-    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
-        (self.warnings)(object)
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        (self.warnings)(object, old)
     }
 
     fn canonicalize(&self, object: &mut Object) {

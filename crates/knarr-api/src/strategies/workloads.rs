@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::Row;
 use crate::names;
 use crate::validation::check::{equal, text};
-use crate::validation::{autoscaling, batch, workload};
+use crate::validation::{autoscaling, batch, job_status, status, workload};
+use crate::warnings;
 
 pub const ROWS: &[Row] = &[
     Row {
@@ -14,6 +15,8 @@ pub const ROWS: &[Row] = &[
             workload::deployment(c, new);
             c.within("spec", |c| c.immutable(&new["spec"], &old["spec"], "selector"));
         }),
+        validate_status: status::deployment,
+        warnings: warnings::workload,
         ..Row::with_status("apps", "Deployment")
     },
     Row {
@@ -23,6 +26,8 @@ pub const ROWS: &[Row] = &[
             c.within("spec", |c| c.immutable(&new["spec"], &old["spec"], "selector"));
         }),
         selectable: &["status.replicas"],
+        validate_status: status::replica_set,
+        warnings: warnings::workload,
         ..Row::with_status("apps", "ReplicaSet")
     },
     Row {
@@ -37,18 +42,25 @@ pub const ROWS: &[Row] = &[
             workload::daemon_set(c, new);
             c.within("spec", |c| c.immutable(&new["spec"], &old["spec"], "selector"));
         }),
+        validate_status: status::daemon_set,
+        warnings: warnings::daemon_set,
         ..Row::with_status("apps", "DaemonSet")
     },
     Row {
         name: names::dns_label,
         validate: workload::stateful_set_create,
         validate_update: Some(workload::stateful_set_update),
+        validate_status: status::stateful_set,
+        warnings: warnings::stateful_set,
         ..Row::with_status("apps", "StatefulSet")
     },
     Row {
         validate: workload::controller_revision,
         validate_update: Some(|c, new, old| {
-            workload::controller_revision(c, new);
+            // Data that went is told once: as a change.
+            if !new["data"].is_null() {
+                workload::controller_revision(c, new);
+            }
             c.immutable(new, old, "data");
         }),
         ..Row::new("apps", "ControllerRevision")
@@ -57,6 +69,8 @@ pub const ROWS: &[Row] = &[
         prepare: |_, rc| rc["metadata"]["generation"] = 1.into(),
         validate: workload::replication_controller,
         selectable: &["status.replicas"],
+        validate_status: status::replica_set,
+        warnings: warnings::workload,
         ..Row::with_status("", "ReplicationController")
     },
     Row {
@@ -65,12 +79,15 @@ pub const ROWS: &[Row] = &[
         validate: batch::job,
         validate_update: Some(batch::job_update),
         selectable: &["status.successful"],
+        validate_status: job_status::validate,
+        warnings: warnings::job,
         ..Row::with_status("batch", "Job")
     },
-    Row { validate: batch::cron_job, ..Row::with_status("batch", "CronJob") },
+    Row { validate: batch::cron_job, warnings: warnings::cron_job, ..Row::with_status("batch", "CronJob") },
     Row {
         validate: autoscaling::horizontal_pod_autoscaler,
         generation: &[],
+        validate_status: status::horizontal_pod_autoscaler,
         ..Row::with_status("autoscaling", "HorizontalPodAutoscaler")
     },
     Row {
@@ -78,11 +95,13 @@ pub const ROWS: &[Row] = &[
         name: names::path_segment,
         unconditional: false,
         prepare: |_, pdb| pdb["status"] = empty_pdb_status(),
+        validate_status: status::pod_disruption_budget,
         ..Row::with_status("policy", "PodDisruptionBudget")
     },
     Row {
         validate: |c, object| c.at(object, "template", crate::validation::pod::validate_template),
         generation: &["template"],
+        warnings: warnings::pod_template,
         ..Row::new("", "PodTemplate")
     },
 ];

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::check::{Checker, has, int, list, seen_before, text};
+use super::check::{Checker, has, int, list, repeated_items, repeated_text, text};
 use super::labels;
 use crate::names;
 use crate::resource::GroupVersion;
@@ -64,10 +64,11 @@ fn rule(c: &mut Checker, rule: &Value) {
     resources(c, rule);
     c.optional_choice(rule, "scope", &["*", "Cluster", "Namespaced"]);
     let names_given = list(rule, "resourceNames");
+    let repeated_name = repeated_items(names_given);
     for (i, name) in names_given.iter().enumerate() {
         let field = format!("resourceNames[{i}]");
         c.rule(&field, name.as_str().unwrap_or_default(), names::path_segment);
-        if names_given[..i].contains(name) {
+        if repeated_name[i] {
             c.duplicate(&field, name);
         }
     }
@@ -143,9 +144,10 @@ fn review_versions(c: &mut Checker, hook: &Value) {
         c.required("admissionReviewVersions", "must specify one of v1, v1beta1");
         return;
     }
+    let repeated_version = repeated_items(versions);
     for (i, version) in versions.iter().enumerate() {
         let field = format!("admissionReviewVersions[{i}]");
-        if versions[..i].contains(version) {
+        if repeated_version[i] {
             c.invalid(&field, version, "duplicate version");
         } else {
             c.rule(&field, version.as_str().unwrap_or_default(), names::dns_1035_label);
@@ -159,9 +161,10 @@ fn review_versions(c: &mut Checker, hook: &Value) {
 
 pub fn webhooks(c: &mut Checker, object: &Value) {
     let hooks = list(object, "webhooks");
+    let repeated_name = repeated_text(hooks, "name");
     c.each_indexed(object, "webhooks", |c, i, hook| {
         fully_qualified(c, text(hook, "name"));
-        if !text(hook, "name").is_empty() && seen_before(hooks, i, |h| text(h, "name").to_string()) {
+        if !text(hook, "name").is_empty() && repeated_name[i] {
             c.duplicate("name", &hook["name"]);
         }
         c.each(hook, "rules", rule);
@@ -190,12 +193,13 @@ fn match_conditions(c: &mut Checker, holder: &Value) {
     if conditions.len() > 64 {
         c.too_many("matchConditions", conditions.len(), 64);
     }
+    let repeated_name = repeated_text(conditions, "name");
     c.each_indexed(holder, "matchConditions", |c, i, condition| {
         match text(condition, "name") {
             "" => c.required("name", ""),
             name => {
                 c.rule("name", name, names::qualified_name);
-                if seen_before(conditions, i, |v| text(v, "name").to_string()) {
+                if repeated_name[i] {
                     c.duplicate("name", &name.into());
                 }
             }
@@ -294,12 +298,13 @@ pub fn validating_policy(c: &mut Checker, object: &Value) {
             }
         });
         let annotations = list(spec, "auditAnnotations");
+        let repeated_key = repeated_text(annotations, "key");
         c.each_indexed(spec, "auditAnnotations", |c, i, annotation| {
             c.name(annotation, "key", names::qualified_name);
             if text(annotation, "valueExpression").trim().is_empty() {
                 c.required("valueExpression", "valueExpression is not specified");
             }
-            if seen_before(annotations, i, |v| text(v, "key").to_string()) {
+            if repeated_key[i] {
                 c.duplicate("key", &annotation["key"]);
             }
         });

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::check::{Checker, equal, flag, has, int, is_empty, list, text};
+use super::check::{Checker, equal, flag, has, int, is_empty, list, repeated_items, text};
 use super::{cron, labels, pod};
 use crate::names;
 use crate::object::Object;
@@ -231,11 +231,12 @@ fn validate_exit_codes(c: &mut Checker, codes: &Value, containers: &[&str]) {
     } else if values.len() > 255 {
         c.too_many("values", values.len(), 255);
     }
+    let repeated = repeated_items(values);
     for (i, value) in values.iter().enumerate() {
         if text(codes, "operator") == "In" && *value == 0 {
             c.invalid(&format!("values[{i}]"), value, "must not be 0 for the In operator");
         }
-        if values[..i].contains(value) {
+        if repeated[i] {
             c.duplicate(&format!("values[{i}]"), value);
         }
     }
@@ -261,13 +262,65 @@ fn validate_success_policy(c: &mut Checker, spec: &Value) {
             if !has(rule, "succeededCount") && !has(rule, "succeededIndexes") {
                 c.required("", "at least one of succeededCount or succeededIndexes must be specified");
             }
-            c.not_negative(rule, "succeededCount");
-            if int(rule, "succeededCount").is_some_and(|n| n > completions) {
-                let why = format!("must be less than or equal to {completions} (the number of specified completions)");
-                c.invalid("succeededCount", &rule["succeededCount"], why);
-            }
+            success_rule(c, rule, completions);
         });
     });
+}
+
+fn success_rule(c: &mut Checker, rule: &Value, completions: i64) {
+    const INDEXES_BYTES: usize = 64 * 1024;
+    let indexes = text(rule, "succeededIndexes");
+    if indexes.len() > INDEXES_BYTES {
+        c.too_long("succeededIndexes", INDEXES_BYTES);
+    }
+    let ranges = index_ranges(indexes, completions);
+    if let Err(why) = &ranges {
+        c.invalid_text("succeededIndexes", indexes, format!("error parsing succeededIndexes: {why}"));
+    }
+    c.not_negative(rule, "succeededCount");
+    let Some(count) = int(rule, "succeededCount") else { return };
+    if count > completions {
+        let why = format!("must be less than or equal to {completions} (the number of specified completions)");
+        c.invalid("succeededCount", &rule["succeededCount"], why);
+    }
+    let total: i64 = ranges.unwrap_or_default().iter().map(|(first, last)| last - first + 1).sum();
+    if has(rule, "succeededIndexes") && count > total {
+        let why = format!(
+            "must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
+        );
+        c.invalid("succeededCount", &rule["succeededCount"], why);
+    }
+}
+
+/// The ranges of `1,3-5`: increasing, below `completions`; or what is wrong with them.
+pub fn index_ranges(indexes: &str, completions: i64) -> Result<Vec<(i64, i64)>, String> {
+    let number = |part: &str| -> Result<i64, String> {
+        let number: i64 = part.parse().map_err(|_| format!("cannot convert string to integer for index: {part:?}"))?;
+        if number >= completions { Err(format!("too large index: {part:?}")) } else { Ok(number) }
+    };
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    for range in indexes.split(',').filter(|_| !indexes.is_empty()) {
+        let (first, last) = match range.split('-').collect::<Vec<_>>().as_slice() {
+            [index] => (number(index)?, number(index)?),
+            [first, last] => (number(first)?, number(last)?),
+            _ => {
+                return Err(format!(
+                    "the fragment {range:?} violates the requirement that an index interval can have at most two parts separated by '-'"
+                ));
+            }
+        };
+        let unordered = |a: i64, b: i64| Err(format!("non-increasing order, previous: {a}, current: {b}"));
+        if range.contains('-') && first >= last {
+            return unordered(first, last);
+        }
+        if let Some((_, previous)) = ranges.last()
+            && *previous >= first
+        {
+            return unordered(*previous, first);
+        }
+        ranges.push((first, last));
+    }
+    Ok(ranges)
 }
 
 /// `acme.io/path`

@@ -13,7 +13,12 @@ use crate::quantity::Quantity;
 pub struct Checker {
     path: String,
     errors: ErrorList,
+    /// Bytes of what the errors show.
+    shown: usize,
 }
+
+/// An object may be wrong in so many places that telling of all would take more than the object; the rest goes untold.
+const MOST_SHOWN: usize = 4 * 1024 * 1024;
 
 /// The string in a field; empty where there is none.
 pub fn text<'a>(value: &'a Value, field: &str) -> &'a str {
@@ -91,7 +96,7 @@ impl Checker {
 
     /// A checker that starts at a path.
     pub fn starting_at(path: &str) -> Self {
-        Checker { path: path.to_string(), errors: ErrorList::new() }
+        Checker { path: path.to_string(), ..Self::default() }
     }
 
     pub fn into_errors(self) -> ErrorList {
@@ -109,7 +114,7 @@ impl Checker {
     }
 
     /// Takes errors with their full paths.
-    pub fn extend(&mut self, errors: ErrorList) {
+    pub fn extend_errors(&mut self, errors: ErrorList) {
         self.errors.extend(errors);
     }
 
@@ -128,6 +133,12 @@ impl Checker {
     pub fn required_at(&mut self, path: &str, detail: &str) {
         let path = path.to_string();
         self.errors.push(FieldError { kind: ErrorKind::Required, path, value: None, detail: detail.into() });
+    }
+
+    /// Takes over what another found.
+    pub fn extend(&mut self, other: Checker) {
+        self.shown += other.shown;
+        self.errors.extend(other.errors);
     }
 
     pub fn error_count(&self) -> usize {
@@ -150,8 +161,12 @@ impl Checker {
     }
 
     fn push(&mut self, kind: ErrorKind, field: &str, value: Option<&Value>, detail: impl Into<String>) {
-        let path = self.path_of(field);
-        self.errors.push(FieldError { kind, path, value: value.map(Value::to_string), detail: detail.into() });
+        if self.shown > MOST_SHOWN {
+            return;
+        }
+        let (path, value, detail) = (self.path_of(field), value.map(Value::to_string), detail.into());
+        self.shown += path.len() + detail.len() + value.as_ref().map_or(0, String::len);
+        self.errors.push(FieldError { kind, path, value, detail });
     }
 
     pub fn required(&mut self, field: &str, detail: &str) {
@@ -166,6 +181,11 @@ impl Checker {
         self.push(ErrorKind::Invalid, field, Some(value), detail);
     }
 
+    /// As [`Checker::invalid`], without showing what.
+    pub fn invalid_without_value(&mut self, field: &str, detail: &str) {
+        self.push(ErrorKind::Invalid, field, None, detail);
+    }
+
     pub fn invalid_text(&mut self, field: &str, value: &str, detail: impl Into<String>) {
         self.push(ErrorKind::Invalid, field, Some(&value.into()), detail);
     }
@@ -176,6 +196,11 @@ impl Checker {
 
     pub fn not_found(&mut self, field: &str, value: &Value) {
         self.push(ErrorKind::NotFound, field, Some(value), "");
+    }
+
+    /// As [`Checker::not_found`], saying what there is.
+    pub fn not_found_because(&mut self, field: &str, value: &Value, detail: &str) {
+        self.push(ErrorKind::NotFound, field, Some(value), detail);
     }
 
     pub fn type_invalid(&mut self, field: &str, value: &Value, detail: impl Into<String>) {
@@ -390,8 +415,19 @@ pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
     Some((address, bits))
 }
 
-/// Whether a value stands among those before it in a list.
-pub fn seen_before(items: &[Value], index: usize, key: impl Fn(&Value) -> String) -> bool {
-    let wanted = key(&items[index]);
-    items[..index].iter().any(|item| key(item) == wanted)
+/// Which items of a list have a key that stood before them in it.
+pub fn repeated<K: std::hash::Hash + Eq>(items: &[Value], key: impl Fn(&Value) -> K) -> Vec<bool> {
+    let mut seen = std::collections::HashSet::with_capacity(items.len());
+    items.iter().map(|item| !seen.insert(key(item))).collect()
+}
+
+/// As [`repeated`], by the text of a field.
+pub fn repeated_text(items: &[Value], field: &str) -> Vec<bool> {
+    let mut seen = std::collections::HashSet::with_capacity(items.len());
+    items.iter().map(|item| !seen.insert(text(item, field))).collect()
+}
+
+/// As [`repeated`], by the item itself.
+pub fn repeated_items(items: &[Value]) -> Vec<bool> {
+    repeated(items, Value::to_string)
 }

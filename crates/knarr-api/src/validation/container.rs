@@ -1,8 +1,10 @@
 //! Containers: images, ports, environment, probes, mounts.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
-use super::check::{Checker, flag, has, int, is_empty, list, seen_before, text};
+use super::check::{Checker, flag, has, int, is_empty, list, repeated_text, text};
 use super::{resources, security, volume};
 use crate::names;
 
@@ -11,8 +13,8 @@ struct Pod<'a> {
     spec: &'a Value,
     grace: Option<i64>,
     claims: Vec<&'a str>,
-    /// The valid ones: only they can be mounted.
-    volumes: Vec<&'a Value>,
+    /// The valid ones, by name: only they can be mounted.
+    volumes: HashMap<&'a str, &'a Value>,
 }
 
 /// Containers of every sort, mounting only the valid `volumes`.
@@ -21,27 +23,30 @@ pub fn validate_containers<'a>(c: &mut Checker, spec: &'a Value, volumes: Vec<&'
         spec,
         grace: int(spec, "terminationGracePeriodSeconds"),
         claims: list(spec, "resourceClaims").iter().map(|v| text(v, "name")).collect(),
-        volumes,
+        volumes: volumes.into_iter().rev().map(|v| (text(v, "name"), v)).collect(),
     };
     let regular = list(spec, "containers");
     let init = list(spec, "initContainers");
     if regular.is_empty() {
         c.required("containers", "");
     }
-    let name = |v: &Value| text(v, "name").to_string();
+    let regular_names: HashSet<&str> = regular.iter().map(|v| text(v, "name")).collect();
+    let init_names: HashSet<&str> = init.iter().map(|v| text(v, "name")).collect();
+    let repeated = repeated_text(regular, "name");
     c.each_indexed(spec, "containers", |c, i, container| {
         validate_common(c, container, &pod);
-        if seen_before(regular, i, name) {
+        if repeated[i] {
             c.duplicate("name", &container["name"]);
         }
         validate_running(c, container, &pod);
         validate_restart_policy(c, container);
     });
     host_port_conflicts(c, "containers", regular);
+    let repeated = repeated_text(init, "name");
     c.each_indexed(spec, "initContainers", |c, i, container| {
         validate_common(c, container, &pod);
-        let taken = regular.iter().any(|other| name(other) == name(container));
-        if taken || (!text(container, "name").is_empty() && seen_before(init, i, name)) {
+        let name = text(container, "name");
+        if regular_names.contains(name) || (!name.is_empty() && repeated[i]) {
             c.duplicate("name", &container["name"]);
         }
         validate_init(c, container, &pod);
@@ -51,11 +56,12 @@ pub fn validate_containers<'a>(c: &mut Checker, spec: &'a Value, volumes: Vec<&'
     }
     c.each_indexed(spec, "ephemeralContainers", |c, _, container| {
         validate_common(c, container, &pod);
-        if regular.iter().chain(init).any(|other| name(other) == name(container)) {
+        let name = text(container, "name");
+        if regular_names.contains(name) || init_names.contains(name) {
             c.duplicate("name", &container["name"]);
         }
         let target = text(container, "targetContainerName");
-        if !target.is_empty() && !regular.iter().any(|other| name(other) == target) {
+        if !target.is_empty() && !regular_names.contains(target) {
             c.not_found("targetContainerName", &target.into());
         }
         for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources"] {
@@ -194,18 +200,20 @@ fn validate_common(c: &mut Checker, container: &Value, pod: &Pod<'_>) {
         c.supported(policy, "resourceName", &["cpu", "memory"]);
         c.supported(policy, "restartPolicy", &["NotRequired", "RestartContainer"]);
     });
-    c.if_set(container, "securityContext", security::validate_container);
+    let host_users = pod.spec["hostUsers"] != false;
+    c.if_set(container, "securityContext", |c, context| security::validate_container(c, context, host_users));
 }
 
 fn validate_ports(c: &mut Checker, container: &Value) {
     let ports = list(container, "ports");
+    let repeated_name = repeated_text(ports, "name");
     c.each_indexed(container, "ports", |c, i, port| {
         let name = text(port, "name");
         if !name.is_empty() {
             let messages = names::port_name(name);
             if !messages.is_empty() {
                 messages.into_iter().for_each(|message| c.invalid_text("name", name, message));
-            } else if seen_before(ports, i, |v| text(v, "name").to_string()) {
+            } else if repeated_name[i] {
                 c.duplicate("name", &name.into());
             }
         }
@@ -223,7 +231,7 @@ fn validate_ports(c: &mut Checker, container: &Value) {
 
 /// No two containers may have one host port.
 fn host_port_conflicts(c: &mut Checker, field: &str, containers: &[Value]) {
-    let mut taken: Vec<String> = Vec::new();
+    let mut taken: HashSet<String> = HashSet::new();
     for (i, container) in containers.iter().enumerate() {
         for (j, port) in list(container, "ports").iter().enumerate() {
             let Some(number) = int(port, "hostPort").filter(|n| *n != 0) else { continue };
@@ -231,7 +239,7 @@ fn host_port_conflicts(c: &mut Checker, field: &str, containers: &[Value]) {
             if taken.contains(&key) {
                 c.duplicate(&format!("{field}[{i}].ports[{j}].hostPort"), &key.into());
             } else {
-                taken.push(key);
+                taken.insert(key);
             }
         }
     }
@@ -368,11 +376,12 @@ pub fn validate_resource_field_selector(c: &mut Checker, selector: &Value, in_vo
 }
 
 fn find_volume<'a>(pod: &Pod<'a>, name: &str) -> Option<&'a Value> {
-    pod.volumes.iter().find(|v| text(v, "name") == name).copied()
+    pod.volumes.get(name).copied()
 }
 
 fn validate_mounts(c: &mut Checker, container: &Value, pod: &Pod<'_>) {
     let mounts = list(container, "volumeMounts");
+    let repeated_mount_path = repeated_text(mounts, "mountPath");
     c.each_indexed(container, "volumeMounts", |c, i, mount| {
         let name = text(mount, "name");
         if name.is_empty() {
@@ -384,7 +393,7 @@ fn validate_mounts(c: &mut Checker, container: &Value, pod: &Pod<'_>) {
         if text(mount, "mountPath").is_empty() {
             c.required("mountPath", "");
         }
-        if seen_before(mounts, i, |v| text(v, "mountPath").to_string()) {
+        if repeated_mount_path[i] {
             c.invalid("mountPath", &mount["mountPath"], "must be unique");
         }
         for field in ["subPath", "subPathExpr"] {
@@ -421,12 +430,14 @@ fn validate_propagation(c: &mut Checker, mount: &Value, container: &Value) {
 
 fn validate_devices(c: &mut Checker, container: &Value, pod: &Pod<'_>) {
     let devices = list(container, "volumeDevices");
+    let repeated_name = repeated_text(devices, "name");
+    let repeated_device_path = repeated_text(devices, "devicePath");
     c.each_indexed(container, "volumeDevices", |c, i, device| {
         let name = text(device, "name");
         if name.is_empty() {
             c.required("name", "");
         }
-        if seen_before(devices, i, |v| text(v, "name").to_string()) {
+        if repeated_name[i] {
             c.invalid("name", &device["name"], "must be unique");
         }
         match find_volume(pod, name) {
@@ -443,7 +454,7 @@ fn validate_devices(c: &mut Checker, container: &Value, pod: &Pod<'_>) {
         if text(device, "devicePath").is_empty() {
             c.required("devicePath", "");
         }
-        if seen_before(devices, i, |v| text(v, "devicePath").to_string()) {
+        if repeated_device_path[i] {
             c.invalid("devicePath", &device["devicePath"], "must be unique");
         }
         volume::no_backsteps(c, device, "devicePath");

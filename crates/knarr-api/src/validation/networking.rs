@@ -1,8 +1,8 @@
-//! Network policies, ingresses, their classes, addresses and service ranges; endpoint slices.
+//! Network policies, ingresses, their classes, addresses and service ranges.
 
 use serde_json::Value;
 
-use super::check::{Checker, has, int, is_empty, list, parse_cidr, parse_ip, seen_before, text};
+use super::check::{Checker, has, int, is_empty, list, parse_cidr, parse_ip, text};
 use super::labels;
 use crate::names;
 
@@ -271,77 +271,4 @@ pub fn service_cidr_update(c: &mut Checker, object: &Value, old: &Value) {
     } else if new.len() != before.len() {
         c.invalid("spec.cidrs", &object["spec"]["cidrs"], "field is immutable");
     }
-}
-
-pub fn endpoint_slice(c: &mut Checker, object: &Value) {
-    let kind = text(object, "addressType");
-    c.choice(object, "addressType", &["FQDN", "IPv4", "IPv6"]);
-    let endpoints = list(object, "endpoints");
-    if endpoints.len() > 1000 {
-        c.too_many("endpoints", endpoints.len(), 1000);
-        return;
-    }
-    c.each(object, "endpoints", |c, endpoint| {
-        let addresses = list(endpoint, "addresses");
-        if addresses.is_empty() {
-            c.required("addresses", "must contain at least 1 address");
-        } else if addresses.len() > 100 {
-            c.too_many("addresses", addresses.len(), 100);
-        }
-        for (i, address) in addresses.iter().enumerate() {
-            slice_address(c, &format!("addresses[{i}]"), address.as_str().unwrap_or_default(), kind);
-        }
-        if has(endpoint, "nodeName") {
-            c.rule("nodeName", text(endpoint, "nodeName"), names::dns_subdomain);
-        }
-        if has(endpoint, "hostname") {
-            c.rule("hostname", text(endpoint, "hostname"), names::dns_label);
-        }
-    });
-    let ports = list(object, "ports");
-    c.each_indexed(object, "ports", |c, i, port| {
-        if !is_empty(port, "name") {
-            c.rule("name", text(port, "name"), names::dns_label);
-        }
-        if seen_before(ports, i, |p| text(p, "name").to_string()) {
-            c.duplicate("name", &port["name"]);
-        }
-        if !has(port, "protocol") {
-            c.required("protocol", "");
-        } else {
-            c.supported(port, "protocol", &["SCTP", "TCP", "UDP"]);
-        }
-        if has(port, "appProtocol") {
-            c.rule("appProtocol", text(port, "appProtocol"), names::qualified_name);
-        }
-    });
-}
-
-fn slice_address(c: &mut Checker, field: &str, address: &str, kind: &str) {
-    match kind {
-        "IPv4" | "IPv6" => {
-            let parsed = parse_ip(address);
-            if parsed.is_none_or(|a| a.is_ipv4() != (kind == "IPv4")) {
-                if parsed.is_none() {
-                    c.invalid_text(field, address, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
-                } else {
-                    c.invalid_text(field, address, format!("must be an {kind} address"));
-                }
-            } else {
-                super::core::endpoint_ip(c, field, address);
-            }
-        }
-        "FQDN" => {
-            let name = address.strip_suffix('.').unwrap_or(address);
-            if !names::dns_subdomain(name).is_empty() || name.split('.').count() < 2 {
-                c.invalid_text(field, name, names::dns_subdomain(name).join(","));
-            }
-        }
-        _ => {}
-    }
-}
-
-pub fn endpoint_slice_update(c: &mut Checker, object: &Value, old: &Value) {
-    endpoint_slice(c, object);
-    c.immutable(object, old, "addressType");
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::check::{Checker, is_empty, list, same, text};
+use super::check::{Checker, is_empty, list, repeated, same, text};
 use crate::names;
 
 /// The older `podCIDR` is the first of `podCIDRs`.
@@ -36,6 +36,7 @@ pub fn validate(c: &mut Checker, node: &Value) {
 /// Upstream reports taints under `metadata`.
 fn validate_taints(c: &mut Checker, node: &Value) {
     let taints = list(&node["spec"], "taints");
+    let repeated = repeated(taints, |t| (text(t, "key").to_string(), text(t, "effect").to_string()));
     for (i, taint) in taints.iter().enumerate() {
         c.within(&format!("metadata.taints[{i}]"), |c| {
             c.rule("key", text(taint, "key"), names::qualified_name);
@@ -44,8 +45,7 @@ fn validate_taints(c: &mut Checker, node: &Value) {
                 c.invalid("value", &taint["value"], value);
             }
             c.choice(taint, "effect", &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
-            let same_taint = |other: &Value| same(other, taint, "key") && same(other, taint, "effect");
-            if taints[..i].iter().any(same_taint) {
+            if repeated[i] {
                 c.duplicate("", taint);
             }
         });

@@ -1,5 +1,7 @@
 //! Node selectors, affinity, tolerations and topology spread.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::check::{Checker, has, int, list, text};
@@ -166,7 +168,10 @@ pub fn validate_tolerations(c: &mut Checker, spec: &Value) {
 /// A pod's topology spread constraints.
 pub fn validate_spread(c: &mut Checker, spec: &Value) {
     let all = list(spec, "topologySpreadConstraints");
-    c.each_indexed(spec, "topologySpreadConstraints", |c, i, constraint| {
+    let key = |v: &Value| (text(v, "topologyKey").to_string(), text(v, "whenUnsatisfiable").to_string());
+    let mut left = HashMap::new();
+    all.iter().for_each(|constraint| *left.entry(key(constraint)).or_insert(0) += 1);
+    c.each(spec, "topologySpreadConstraints", |c, constraint| {
         let skew = int(constraint, "maxSkew").unwrap_or(0);
         if skew <= 0 {
             c.invalid("maxSkew", &skew.into(), "must be greater than zero");
@@ -175,8 +180,9 @@ pub fn validate_spread(c: &mut Checker, spec: &Value) {
             c.required("topologyKey", "can not be empty");
         }
         c.supported(constraint, "whenUnsatisfiable", &["DoNotSchedule", "ScheduleAnyway"]);
-        let key = |v: &Value| (text(v, "topologyKey").to_string(), text(v, "whenUnsatisfiable").to_string());
-        if all[i + 1..].iter().any(|other| key(other) == key(constraint)) {
+        let same = left.entry(key(constraint)).or_insert(1);
+        *same -= 1;
+        if *same > 0 {
             let pair = format!("{{{}, {}}}", key(constraint).0, key(constraint).1);
             c.duplicate("{topologyKey, whenUnsatisfiable}", &pair.into());
         }

@@ -1,6 +1,6 @@
 //! Persistent volumes, their claims, and storage driver names.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::check::{Checker, entries, equal, has, is_empty, list, quantity, same, text};
 use super::{labels, node_selector, volume};
@@ -17,7 +17,7 @@ pub fn csi_driver_name(c: &mut Checker, name: &str, field: &str) {
         c.too_long(field, 63);
     }
     if !name.is_empty() {
-        c.rule(field, name, names::dns_subdomain_caseless);
+        names::dns_subdomain(&name.to_lowercase()).into_iter().for_each(|message| c.invalid_text(field, name, message));
     }
 }
 
@@ -54,7 +54,13 @@ pub fn validate_claim_spec(c: &mut Checker, spec: &Value) {
     }
     c.optional_choice(spec, "volumeMode", &["Block", "Filesystem"]);
     c.if_set(spec, "dataSource", data_source);
-    c.if_set(spec, "dataSourceRef", data_source);
+    c.if_set(spec, "dataSourceRef", |c, reference| {
+        data_source(c, reference);
+        if !is_empty(reference, "namespace") {
+            c.rule("namespace", text(reference, "namespace"), names::dns_label);
+        }
+    });
+    one_data_source(c, spec);
     if !is_empty(spec, "volumeAttributesClassName") {
         c.rule("volumeAttributesClassName", text(spec, "volumeAttributesClassName"), names::dns_subdomain);
     }
@@ -65,10 +71,44 @@ fn data_source(c: &mut Checker, source: &Value) {
     c.need(source, "kind");
     let group = text(source, "apiGroup");
     if group.is_empty() && text(source, "kind") != "PersistentVolumeClaim" {
-        c.invalid_text("", text(source, "kind"), "");
+        let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        c.invalid_text("", text(source, "kind"), why);
     }
     if !group.is_empty() {
         c.rule("apiGroup", group, names::dns_subdomain);
+    }
+}
+
+/// The older field and the newer one say the same, where both are given.
+fn one_data_source(c: &mut Checker, spec: &Value) {
+    let (source, reference) = (&spec["dataSource"], &spec["dataSourceRef"]);
+    if source.is_null() || reference.is_null() {
+        return;
+    }
+    // Upstream shows the path's own fields here.
+    if !is_empty(reference, "namespace") {
+        c.invalid("", &json!({}), "may not be specified when dataSourceRef.namespace is specified");
+    } else if ["apiGroup", "kind", "name"].iter().any(|f| source[*f] != reference[*f]) {
+        c.invalid("", &json!({}), "must match dataSourceRef");
+    }
+}
+
+/// Fills either field of a claim's data source from the other, as upstream does before it stores a claim.
+pub fn normalize_data_sources(claim: &mut Value) {
+    let spec = &mut claim["spec"];
+    if !spec.is_object() {
+        return;
+    }
+    match (has(spec, "dataSource"), has(spec, "dataSourceRef")) {
+        (true, false) => spec["dataSourceRef"] = spec["dataSource"].clone(),
+        (false, true) if is_empty(&spec["dataSourceRef"], "namespace") => {
+            let mut source = spec["dataSourceRef"].clone();
+            if let Some(fields) = source.as_object_mut() {
+                fields.remove("namespace");
+            }
+            spec["dataSource"] = source;
+        }
+        _ => {}
     }
 }
 
@@ -84,7 +124,17 @@ pub fn validate_claim_update(c: &mut Checker, claim: &Value, old: &Value) {
     if is_empty(before, "volumeName") {
         masked["volumeName"] = before["volumeName"].clone();
     }
-    if !has(before, "storageClassName") {
+    const BETA: &str = "volume.beta.kubernetes.io/storage-class";
+    let beta = |claim: &Value| claim["metadata"]["annotations"].get(BETA).and_then(Value::as_str).map(str::to_string);
+    let (annotation, new_annotation, class) = (beta(old), beta(claim), text(spec, "storageClassName"));
+    let unset = has(spec, "storageClassName") && !has(before, "storageClassName");
+    let from_annotation =
+        unset && annotation.as_deref() == Some(class) && [&None, &annotation].contains(&&new_annotation);
+    if !from_annotation && annotation.as_deref().unwrap_or_default() != new_annotation.as_deref().unwrap_or_default() {
+        let value = new_annotation.as_deref().unwrap_or_default();
+        c.invalid_text(&format!("metadata.annotations[{BETA}]"), value, "field is immutable");
+    }
+    if unset && annotation.as_deref().is_none_or(|a| a == class) {
         masked["storageClassName"] = before["storageClassName"].clone();
     }
     if text(&claim["status"], "phase") == "Bound" {
@@ -104,9 +154,13 @@ pub fn validate_claim_update(c: &mut Checker, claim: &Value, old: &Value) {
     if !same(spec, before, "volumeMode") {
         c.invalid("volumeMode", &spec["volumeMode"], "field is immutable");
     }
-    if has(&old["status"], "currentVolumeAttributesClassName") && is_empty(spec, "volumeAttributesClassName") {
-        let why = "update to nil is forbidden when status.currentVolumeAttributesClassName is not nil";
-        c.forbidden("spec.volumeAttributesClassName", why);
+    if has(&old["status"], "currentVolumeAttributesClassName")
+        && is_empty(spec, "volumeAttributesClassName")
+        && !same(spec, before, "volumeAttributesClassName")
+    {
+        let what = if has(spec, "volumeAttributesClassName") { "empty string" } else { "nil" };
+        let why = format!("update to {what} is forbidden when status.currentVolumeAttributesClassName is not nil");
+        c.forbidden("spec.volumeAttributesClassName", &why);
     }
 }
 
@@ -116,7 +170,20 @@ const SOURCES: &[(&str, SourceCheck)] = &[
     ("hostPath", volume::host_path),
     ("gcePersistentDisk", volume::gce_disk),
     ("awsElasticBlockStore", volume::aws_disk),
-    ("glusterfs", volume::glusterfs),
+    ("glusterfs", |c, v| {
+        volume::glusterfs(c, v);
+        if has(v, "endpointsNamespace") {
+            // Upstream shows the address of an empty name here; its text is what counts.
+            match text(v, "endpointsNamespace") {
+                "" => c.invalid_text(
+                    "endpointsNamespace",
+                    "",
+                    "if the endpointnamespace is set, it must be a valid namespace name",
+                ),
+                namespace => c.rule("endpointsNamespace", namespace, names::dns_label),
+            }
+        }
+    }),
     ("flocker", volume::flocker),
     ("nfs", volume::nfs),
     ("rbd", volume::rbd),
@@ -145,6 +212,13 @@ fn local(c: &mut Checker, v: &Value) {
     volume::no_backsteps(c, v, "path");
 }
 
+/// A local volume is where it is.
+fn local_needs_a_place(c: &mut Checker, spec: &Value) {
+    if has(spec, "local") && !has(spec, "nodeAffinity") {
+        c.required("nodeAffinity", "Local volume requires node affinity");
+    }
+}
+
 fn csi(c: &mut Checker, v: &Value) {
     csi_driver_name(c, text(v, "driver"), "driver");
     c.need(v, "volumeHandle");
@@ -166,6 +240,30 @@ pub fn validate_volume(c: &mut Checker, object: &Value) {
     c.at(object, "spec", validate_volume_spec);
 }
 
+/// A volume that an attachment spells out, because no claim stands for it.
+pub fn validate_inline_volume(c: &mut Checker, spec: &Value) {
+    const CONTEXT: &str = "may not be specified in the context of inline volumes";
+    for field in ["claimRef", "capacity", "nodeAffinity", "storageClassName"] {
+        if !is_empty(spec, field) {
+            c.forbidden(field, CONTEXT);
+        }
+    }
+    if !has(spec, "csi") {
+        c.required("csi", "has to be specified in the context of inline volumes");
+    }
+    for (field, only) in [("persistentVolumeReclaimPolicy", "Retain"), ("volumeMode", "Filesystem")] {
+        if !is_empty(spec, field) && text(spec, field) != only {
+            c.forbidden(field, &format!("may not specify {field} other than {only} in the context of inline volumes"));
+        }
+    }
+    if list(spec, "accessModes").is_empty() {
+        c.required("accessModes", "");
+    }
+    access_modes(c, spec);
+    validate_volume_source(c, spec);
+    attributes_class(c, spec);
+}
+
 fn validate_volume_spec(c: &mut Checker, spec: &Value) {
     if list(spec, "accessModes").is_empty() {
         c.required("accessModes", "");
@@ -178,8 +276,10 @@ fn validate_volume_spec(c: &mut Checker, spec: &Value) {
     if capacity.get("storage").is_none() || entries(spec, "capacity").count() > 1 {
         c.not_supported("capacity", capacity, &["storage"]);
     }
-    c.each_key(spec, "capacity", |c, name, amount| {
-        c.rule("", name, names::qualified_name);
+    c.each_key(spec, "capacity", |c, _, amount| {
+        if quantity(amount).is_negative() {
+            c.invalid("", &quantity(amount).to_i64().into(), "must be a valid resource quantity");
+        }
         if quantity(amount).is_zero() || quantity(amount).is_negative() {
             c.invalid("", amount, "must be greater than zero");
         }
@@ -199,6 +299,10 @@ fn validate_volume_spec(c: &mut Checker, spec: &Value) {
         c.rule("storageClassName", text(spec, "storageClassName"), names::dns_subdomain);
     }
     c.optional_choice(spec, "volumeMode", &["Block", "Filesystem"]);
+    attributes_class(c, spec);
+}
+
+fn attributes_class(c: &mut Checker, spec: &Value) {
     if has(spec, "volumeAttributesClassName") {
         match text(spec, "volumeAttributesClassName") {
             "" => c.required("volumeAttributesClassName", "an empty string is disallowed"),
@@ -226,14 +330,69 @@ fn validate_volume_source(c: &mut Checker, spec: &Value) {
     if found == 0 {
         c.required("", "must specify a volume type");
     }
+    local_needs_a_place(c, spec);
 }
 
 pub fn validate_volume_update(c: &mut Checker, object: &Value, old: &Value) {
     validate_volume(c, object);
     let (spec, before) = (&object["spec"], &old["spec"]);
-    let source = |spec: &Value| SOURCES.iter().map(|(n, _)| spec[*n].clone()).collect::<Vec<_>>();
-    if source(spec) != source(before) {
-        c.forbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation");
+    let source = |spec: &Value| SOURCES.iter().map(|(n, _)| spec[*n].clone()).collect::<Value>();
+    let mut new = spec.clone();
+    if !has(&before["csi"], "controllerExpandSecretRef")
+        && let Some(csi) = new.get_mut("csi").and_then(Value::as_object_mut)
+    {
+        csi.remove("controllerExpandSecretRef");
     }
-    c.within("spec", |c| c.immutable(spec, before, "volumeMode"));
+    if !equal(&source(&new), &source(before)) {
+        c.forbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation\n");
+    }
+    c.immutable(spec, before, "volumeMode");
+    if has(before, "nodeAffinity") && !same(spec, before, "nodeAffinity") {
+        let why = "field is immutable, except for updating from beta label to GA";
+        c.invalid("nodeAffinity", &spec["nodeAffinity"], why);
+    }
+    if has(before, "volumeAttributesClassName") && !has(spec, "volumeAttributesClassName") {
+        c.forbidden("spec.volumeAttributesClassName", "update from non-nil value to nil is forbidden");
+    }
+}
+
+/// The status of a claim: sizes that are sizes, and known states of resizing.
+pub fn validate_claim_status(c: &mut Checker, claim: &Value, _old: &Value) {
+    const RESIZES: &[&str] = &[
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
+        "NodeResizePending",
+    ];
+    c.at(claim, "status", |c, status| {
+        c.each_key(status, "capacity", |c, _, amount| size(c, amount));
+        for (name, state) in entries(status, "allocatedResourceStatuses") {
+            c.within("allocatedResourceStatuses", |c| claim_resource(c, name));
+            if !state.as_str().is_some_and(|s| RESIZES.contains(&s)) {
+                let mut known = RESIZES.to_vec();
+                known.sort_unstable();
+                c.not_supported("allocatedResourceStatuses", &name.as_str().into(), &known);
+            }
+        }
+        for (name, amount) in entries(status, "allocatedResources") {
+            c.within("allocatedResources", |c| claim_resource(c, name));
+            c.within(&format!("allocatedResources[{name}]"), |c| size(c, amount));
+        }
+    });
+}
+
+fn size(c: &mut Checker, amount: &Value) {
+    if quantity(amount).is_negative() {
+        c.invalid("", &quantity(amount).to_i64().into(), "must be a valid resource quantity");
+    }
+}
+
+fn claim_resource(c: &mut Checker, name: &str) {
+    let before = c.error_count();
+    c.rule("", name, names::qualified_name);
+    let native = !name.contains('/') || name.contains("kubernetes.io/");
+    if c.error_count() == before && native && name != "storage" {
+        c.not_supported("", &name.into(), &["storage"]);
+    }
 }

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::check::{Checker, entries, equal, flag, has, int, is_empty, list, seen_before, text};
-use super::{container, labels, metadata, node_selector, resources, security, volume};
+use super::check::{Checker, entries, flag, has, int, is_empty, list, repeated_text, text};
+use super::{annotations, container, labels, metadata, node_selector, resources, security, volume, windows};
 use crate::names;
 
 /// A pod template: labels, annotations and the spec.
@@ -20,15 +20,27 @@ pub fn validate_template(c: &mut Checker, template: &Value) {
 }
 
 pub fn validate_pod(c: &mut Checker, pod: &Value) {
+    annotations::validate(c, pod);
     c.at(pod, "spec", |c, spec| {
         validate_spec(c, spec);
-        if !is_empty(pod_owner_annotation(pod), "kubernetes.io/config.mirror") {
-            return;
-        }
         tokens_need_an_account(c, spec);
     });
     validate_images(c, pod);
     validate_ephemeral_claims(c, pod);
+}
+
+/// A new pod: what only later changes may bring, and older annotations that must agree with the fields of today.
+pub fn validate_pod_create(c: &mut Checker, pod: &Value) {
+    validate_pod(c, pod);
+    c.at(pod, "spec", |c, spec| {
+        if !is_empty(spec, "ephemeralContainers") {
+            c.forbidden("ephemeralContainers", "cannot be set on create");
+        }
+        if !is_empty(spec, "nodeName") && !is_empty(spec, "schedulingGates") {
+            c.forbidden("nodeName", "cannot be set until all schedulingGates have been cleared");
+        }
+    });
+    annotations::must_match_fields(c, pod);
 }
 
 /// Templates may say more loosely what a pod must say exactly.
@@ -63,10 +75,6 @@ fn validate_ephemeral_claims(c: &mut Checker, pod: &Value) {
             }
         });
     });
-}
-
-fn pod_owner_annotation(pod: &Value) -> &Value {
-    &pod["metadata"]["annotations"]
 }
 
 fn tokens_need_an_account(c: &mut Checker, spec: &Value) {
@@ -110,7 +118,9 @@ pub fn validate_spec(c: &mut Checker, spec: &Value) {
         resources::validate_container_resource_name(c, name);
         resources::validate_quantity(c, name, value);
     });
-    c.if_set(spec, "resources", |c, r| resources::validate_requirements(c, r, &[]));
+    if has(spec, "resources") {
+        resources::validate_pod_requirements(c, spec);
+    }
     validate_os(c, spec);
     validate_resource_claims(c, spec);
 }
@@ -133,7 +143,7 @@ fn validate_names(c: &mut Checker, spec: &Value) {
     if has(spec, "hostnameOverride") {
         let name = text(spec, "hostnameOverride");
         if name.len() > 64 {
-            c.invalid_text("hostnameOverride", name, "must be no more than 64 characters");
+            c.too_long("hostnameOverride", 64);
         }
         c.rule("hostnameOverride", name, names::dns_subdomain);
         if flag(spec, "setHostnameAsFQDN") {
@@ -150,9 +160,10 @@ fn validate_gates(c: &mut Checker, spec: &Value) {
         c.rule("conditionType", text(gate, "conditionType"), names::qualified_name)
     });
     let gates = list(spec, "schedulingGates");
+    let repeated_name = repeated_text(gates, "name");
     c.each_indexed(spec, "schedulingGates", |c, i, gate| {
         c.rule("", text(gate, "name"), names::qualified_name);
-        if seen_before(gates, i, |v| text(v, "name").to_string()) {
+        if repeated_name[i] {
             c.duplicate("", &gate["name"]);
         }
     });
@@ -210,21 +221,22 @@ fn validate_os(c: &mut Checker, spec: &Value) {
     if !has(spec, "os") {
         return;
     }
-    let os = &spec["os"];
-    match text(os, "name") {
-        "" => c.required("os.name", "cannot be empty"),
-        "linux" | "windows" => {}
-        _ => c.within("os", |c| c.not_supported("", &os["name"], &["linux", "windows"])),
+    match text(&spec["os"], "name") {
+        "" => c.required("os.name", ""),
+        "linux" => windows::refuse_windows_options(c, spec),
+        "windows" => windows::refuse_linux_options(c, spec),
+        _ => c.not_supported("os", &spec["os"]["name"], &["linux", "windows"]),
     }
 }
 
 fn validate_resource_claims(c: &mut Checker, spec: &Value) {
     let claims = list(spec, "resourceClaims");
+    let repeated_name = repeated_text(claims, "name");
     c.each_indexed(spec, "resourceClaims", |c, i, claim| {
         match text(claim, "name") {
             "" => c.required("name", ""),
             name => {
-                if seen_before(claims, i, |v| text(v, "name").to_string()) {
+                if repeated_name[i] {
                     c.duplicate("name", &name.into());
                 } else {
                     c.rule("name", name, names::dns_label);
@@ -248,91 +260,6 @@ fn validate_resource_claims(c: &mut Checker, spec: &Value) {
             }
         }
     });
-}
-
-/// What may change in a pod: images, the deadline, added tolerations, and little else.
-pub fn validate_update(c: &mut Checker, pod: &Value, old: &Value) {
-    validate_pod(c, pod);
-    let (spec, before) = (&pod["spec"], &old["spec"]);
-    let mut stop = false;
-    for field in ["containers", "initContainers"] {
-        if list(spec, field).len() != list(before, field).len() {
-            c.forbidden(&format!("spec.{field}"), "pod updates may not add or remove containers");
-            stop = true;
-        }
-    }
-    if stop {
-        return;
-    }
-    let errors_before = c.error_count();
-    validate_deadline(c, spec, before);
-    if c.error_count() > errors_before {
-        return;
-    }
-    c.within("spec", |c| only_additional_tolerations(c, spec, before));
-    if !equal(&masked(spec, before), before) {
-        c.forbidden(
-            "spec",
-            "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n",
-        );
-    }
-}
-
-fn validate_deadline(c: &mut Checker, spec: &Value, before: &Value) {
-    match (int(spec, "activeDeadlineSeconds"), int(before, "activeDeadlineSeconds")) {
-        (Some(new), _) if !(0..=i64::from(i32::MAX)).contains(&new) => {
-            c.invalid("spec.activeDeadlineSeconds", &new.into(), "must be between 0 and 2147483647, inclusive");
-        }
-        (Some(new), Some(old)) if new > old => {
-            let why = format!("must be less than or equal to previous value {old}");
-            c.invalid("spec.activeDeadlineSeconds", &new.into(), why);
-        }
-        (None, Some(_)) => {
-            c.invalid(
-                "spec.activeDeadlineSeconds",
-                &Value::Null,
-                "must not update from a positive integer to nil value",
-            );
-        }
-        _ => {}
-    }
-}
-
-fn only_additional_tolerations(c: &mut Checker, spec: &Value, before: &Value) {
-    let kept = |old: &Value| {
-        list(spec, "tolerations").iter().any(|new| {
-            let mut same_time = new.clone();
-            same_time["tolerationSeconds"] = old["tolerationSeconds"].clone();
-            equal(&same_time, old)
-        })
-    };
-    if !list(before, "tolerations").iter().all(kept) {
-        c.forbidden("tolerations", "existing toleration can not be modified except its tolerationSeconds");
-    }
-}
-
-/// The new spec with everything that may change put back.
-fn masked(spec: &Value, before: &Value) -> Value {
-    let mut masked = spec.clone();
-    for list_name in ["containers", "initContainers"] {
-        let old = list(before, list_name);
-        for (container, old) in masked[list_name].as_array_mut().into_iter().flatten().zip(old) {
-            container["image"] = old["image"].clone();
-        }
-    }
-    for field in ["activeDeadlineSeconds", "tolerations"] {
-        masked[field] = before[field].clone();
-    }
-    let grace = (int(spec, "terminationGracePeriodSeconds"), int(before, "terminationGracePeriodSeconds"));
-    if grace.0 == Some(1) && grace.1.is_some_and(|old| old < 0) {
-        masked["terminationGracePeriodSeconds"] = before["terminationGracePeriodSeconds"].clone();
-    }
-    if !list(before, "schedulingGates").is_empty() {
-        for field in ["schedulingGates", "nodeSelector", "affinity"] {
-            masked[field] = before[field].clone();
-        }
-    }
-    masked
 }
 
 /// The quality-of-service class that requests and limits make.

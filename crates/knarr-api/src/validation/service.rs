@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::check::{Checker, equal, has, int, is_empty, list, parse_ip, seen_before, text};
+use super::check::{Checker, equal, has, int, is_empty, list, parse_ip, repeated, repeated_items, repeated_text, text};
 use super::labels;
 use crate::names;
 use crate::object::Object;
@@ -40,6 +40,8 @@ pub fn sync_cluster_ips(service: &mut Object, old: &Value) {
         } else {
             spec["clusterIPs"] = json!([one]);
         }
+    } else if one != before && !one.is_empty() && many.is_empty() {
+        spec["clusterIPs"] = json!([one]);
     } else if one == before && many.is_empty() && !before_many.is_empty() {
         spec["clusterIP"] = "".into();
     }
@@ -121,6 +123,15 @@ fn drop_for_type(service: &mut Object, old: &Object) {
 pub fn validate(c: &mut Checker, service: &Value) {
     c.at(service, "spec", |c, spec| {
         let headless = is_headless(service);
+        // Addresses are allocated before anything else is checked: one that is wrong is all that is told.
+        let before = c.error_count();
+        match is_external_name(service) {
+            true => no_cluster_ips(c, spec),
+            false => validate_cluster_ips(c, spec, headless),
+        }
+        if c.error_count() > before {
+            return;
+        }
         if list(spec, "ports").is_empty() && !headless && !is_external_name(service) {
             c.required("ports", "");
         }
@@ -129,9 +140,11 @@ pub fn validate(c: &mut Checker, service: &Value) {
             c.invalid_text("clusterIPs[0]", "None", why);
         }
         if is_external_name(service) {
-            validate_external_name(c, spec);
-        } else {
-            validate_cluster_ips(c, spec, headless);
+            let name = text(spec, "externalName");
+            match name.strip_suffix('.').unwrap_or(name) {
+                "" => c.required("externalName", ""),
+                name => c.rule("externalName", name, names::dns_subdomain),
+            }
         }
         validate_ports(c, spec);
         labels::validate(c, spec, "selector");
@@ -145,16 +158,11 @@ pub fn validate(c: &mut Checker, service: &Value) {
     });
 }
 
-fn validate_external_name(c: &mut Checker, spec: &Value) {
+fn no_cluster_ips(c: &mut Checker, spec: &Value) {
     for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
         if !is_empty(spec, field) {
             c.forbidden(field, "may not be set for ExternalName services");
         }
-    }
-    let name = text(spec, "externalName");
-    match name.strip_suffix('.').unwrap_or(name) {
-        "" => c.required("externalName", ""),
-        name => c.rule("externalName", name, names::dns_subdomain),
     }
 }
 
@@ -172,12 +180,13 @@ fn validate_cluster_ips(c: &mut Checker, spec: &Value, headless: bool) {
         c.invalid("clusterIPs", &spec["clusterIPs"], "must be empty when `clusterIP` is not specified");
     }
     let families = list(spec, "ipFamilies");
+    let repeated_family = repeated_items(families);
     for (i, family) in families.iter().enumerate() {
         let field = format!("ipFamilies[{i}]");
         if family != "IPv4" && family != "IPv6" {
             c.not_supported(&field, family, &["IPv4", "IPv6"]);
         }
-        if families[..i].contains(family) {
+        if repeated_family[i] {
             c.duplicate(&field, family);
         }
     }
@@ -218,13 +227,16 @@ fn validate_cluster_ips(c: &mut Checker, spec: &Value, headless: bool) {
 
 fn validate_ports(c: &mut Checker, spec: &Value) {
     let ports = list(spec, "ports");
+    let repeated_name = repeated_text(ports, "name");
+    let repeated_node_port = repeated(ports, |p| format!("{}/{}", text(p, "protocol"), p["nodePort"]));
+    let repeated_port = repeated(ports, |p| format!("{}/{}", text(p, "protocol"), p["port"]));
     c.each_indexed(spec, "ports", |c, i, port| {
         match text(port, "name") {
             "" if ports.len() > 1 => c.required("name", ""),
             "" => {}
             name => {
                 c.rule("name", name, names::dns_label);
-                if seen_before(ports, i, |p| text(p, "name").to_string()) {
+                if repeated_name[i] {
                     c.duplicate("name", &name.into());
                 }
             }
@@ -240,12 +252,11 @@ fn validate_ports(c: &mut Checker, spec: &Value) {
             if text(spec, "type") == "ClusterIP" {
                 c.forbidden("nodePort", "may not be used when `type` is 'ClusterIP'");
             }
-            let key = |p: &Value| format!("{}/{}", text(p, "protocol"), p["nodePort"]);
-            if seen_before(ports, i, key) {
+            if repeated_node_port[i] {
                 c.duplicate("nodePort", &node_port.into());
             }
         }
-        if seen_before(ports, i, |p| format!("{}/{}", text(p, "protocol"), p["port"])) {
+        if repeated_port[i] {
             c.duplicate("", &json!({"protocol": port["protocol"], "port": port["port"]}));
         }
     });
@@ -311,6 +322,14 @@ fn validate_traffic(c: &mut Checker, spec: &Value) {
 }
 
 pub fn validate_update(c: &mut Checker, service: &Value, old: &Value) {
+    let mut addresses = Checker::starting_at("spec");
+    match is_external_name(service) {
+        true => no_cluster_ips(&mut addresses, &service["spec"]),
+        false => validate_cluster_ips(&mut addresses, &service["spec"], is_headless(service)),
+    }
+    if addresses.error_count() > 0 {
+        return c.extend(addresses);
+    }
     c.within("spec", |c| {
         let (spec, before) = (&service["spec"], &old["spec"]);
         let (headless, was_headless) = (is_headless(service), is_headless(old));

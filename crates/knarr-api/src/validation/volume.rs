@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::check::{Checker, entries, flag, has, int, is_empty, list, quantity, seen_before, text};
+use super::check::{Checker, entries, flag, has, int, is_empty, list, quantity, repeated_text, text};
 use super::{metadata, persistent};
 use crate::names;
 use crate::quantity::Quantity;
@@ -11,6 +11,7 @@ use crate::quantity::Quantity;
 pub fn validate_volumes<'a>(c: &mut Checker, spec: &'a Value) -> Vec<&'a Value> {
     let volumes = list(spec, "volumes");
     let mut valid = vec![false; volumes.len()];
+    let repeated = repeated_text(volumes, "name");
     c.each_indexed(spec, "volumes", |c, i, volume| {
         let errors_before = c.error_count();
         validate_source(c, volume);
@@ -20,8 +21,7 @@ pub fn validate_volumes<'a>(c: &mut Checker, spec: &'a Value) -> Vec<&'a Value> 
         } else {
             let before = c.error_count();
             c.rule("name", name, names::dns_label);
-            let key = |v: &Value| text(v, "name").to_string();
-            if c.error_count() == before && seen_before(volumes, i, key) {
+            if c.error_count() == before && repeated[i] {
                 c.duplicate("name", &name.into());
             }
         }

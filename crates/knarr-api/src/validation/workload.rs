@@ -267,7 +267,7 @@ pub fn controller_revision(c: &mut Checker, object: &Value) {
     match &object["data"] {
         Value::Null => c.required("data", "data is mandatory"),
         Value::Object(_) => {}
-        other => c.invalid("data", other, "must be a valid JSON object"),
+        _ => c.required("data", "data must be a valid JSON object"),
     }
     c.not_negative(object, "revision");
 }

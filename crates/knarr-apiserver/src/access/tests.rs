@@ -23,6 +23,8 @@ async fn started() -> (Arc<Access>, Arc<Memory>) {
         client_roots: roots(&directory),
         front_proxy: None,
         anonymous: true,
+        tokens: TokenSources::default(),
+        authorization: AuthorizationConfiguration::of_modes(&["Node".into(), "RBAC".into()], None).unwrap(),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         node_ports: PortRange::default(),
         cluster: bootstrap::Cluster {

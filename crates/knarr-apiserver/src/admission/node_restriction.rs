@@ -1,21 +1,27 @@
+mod pods;
+mod tokens;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use knarr_api::object::ObjectExt;
-use knarr_api::{GroupResource, Object, StatusError};
+use knarr_api::{Object, StatusError};
+use knarr_pki::SigningRequest;
 use serde_json::Value;
 
-use super::refusal::{annotation, forbidden, items, text};
+use super::refusal::{forbidden, text};
 use super::{Operation, Plugin, Request};
+use crate::authorization::Chain;
 use crate::authorization::node::node_of;
 use crate::objects::Objects;
-
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A kubelet writes its own node, its own pods' status and its own leases, and labels its node only within bounds.
 pub struct NodeRestriction {
     pub objects: Arc<dyn Objects>,
+    pub authorizer: Chain,
 }
 
 #[async_trait]
@@ -38,11 +44,12 @@ impl Plugin for NodeRestriction {
         let outcome = match (request.resource.group.as_str(), request.resource.resource.as_str()) {
             ("", "pods") => self.check_pod(node, request).await?,
             ("", "nodes") => check_node(node, request),
-            ("", "persistentvolumeclaims") => check_claim(request),
+            ("", "persistentvolumeclaims") => check_claim(node, request),
             ("", "serviceaccounts") => self.check_token(node, request).await?,
             ("coordination.k8s.io", "leases") => check_lease(node, request),
             ("storage.k8s.io", "csinodes") => check_own(node, request, "CSINode"),
             ("resource.k8s.io", "resourceslices") => check_slice(node, request),
+            ("certificates.k8s.io", "certificatesigningrequests") => check_signing_request(node, request),
             _ => Ok(()),
         };
         outcome.map_err(|why| forbidden(request, why))
@@ -55,90 +62,6 @@ fn refuse(why: impl Into<String>) -> Outcome {
     Err(why.into())
 }
 
-impl NodeRestriction {
-    async fn existing_pod(&self, request: &Request) -> Result<Arc<Object>, StatusError> {
-        let pods = GroupResource::new("", "pods");
-        let found = self.objects.get(&pods, &request.namespace, &request.name).await?;
-        found.ok_or_else(|| StatusError::not_found(&pods, &request.name))
-    }
-
-    async fn check_pod(&self, node: &str, request: &Request) -> Result<Outcome, StatusError> {
-        Ok(match (request.subresource.as_str(), request.operation) {
-            ("", Operation::Create) => self.check_mirror(node, request).await?,
-            ("", Operation::Delete) => {
-                let pod = self.existing_pod(request).await?;
-                own_pod(node, &pod, "delete")
-            }
-            ("", operation) => refuse(format!(
-                "unexpected operation {:?}, node {node:?} can only create and delete mirror pods",
-                verb(operation)
-            )),
-            ("status", Operation::Update) => check_status(node, request),
-            ("status", operation) => refuse(format!("unexpected operation {:?}", verb(operation))),
-            ("eviction", Operation::Create) => {
-                let pod = self.existing_pod(request).await?;
-                own_pod(node, &pod, "evict")
-            }
-            (other, _) => {
-                refuse(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"))
-            }
-        })
-    }
-
-    async fn check_mirror(&self, node: &str, request: &Request) -> Result<Outcome, StatusError> {
-        let Some(pod) = &request.object else { return Ok(Ok(())) };
-        if annotation(pod, MIRROR).is_none() {
-            return Ok(refuse(format!(
-                "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
-            )));
-        }
-        if text(pod, "/spec/nodeName") != node {
-            return Ok(refuse(format!("node {node:?} can only create pods with spec.nodeName set to itself")));
-        }
-        let Some(owner) = items(pod, "/metadata/ownerReferences").next() else {
-            return Ok(refuse(format!("node {node:?} can only create pods with an owner reference set to itself")));
-        };
-        let is_node = text(owner, "/apiVersion") == "v1" && text(owner, "/kind") == "Node";
-        if !is_node || text(owner, "/name") != node || items(pod, "/metadata/ownerReferences").count() > 1 {
-            return Ok(refuse(format!("node {node:?} can only create pods with an owner reference set to itself")));
-        }
-        let found = self.objects.get(&GroupResource::new("", "nodes"), "", node).await?;
-        if found.is_none_or(|n| n.uid() != text(owner, "/uid")) {
-            return Ok(refuse(format!(
-                "node {node:?} UID mismatch: expected the UID of the node in the owner reference"
-            )));
-        }
-        Ok(no_secrets(node, pod))
-    }
-
-    async fn check_token(&self, node: &str, request: &Request) -> Result<Outcome, StatusError> {
-        if request.operation != Operation::Create || request.subresource != "token" {
-            return Ok(Ok(()));
-        }
-        let Some(token) = &request.object else { return Ok(Ok(())) };
-        let reference = &token["spec"]["boundObjectRef"];
-        if text(reference, "/apiVersion") != "v1"
-            || text(reference, "/kind") != "Pod"
-            || text(reference, "/name").is_empty()
-        {
-            return Ok(refuse("node requested token not bound to a pod"));
-        }
-        if text(reference, "/uid").is_empty() {
-            return Ok(refuse("node requested token with a pod binding without a uid"));
-        }
-        let pod =
-            self.objects.get(&GroupResource::new("", "pods"), &request.namespace, text(reference, "/name")).await?;
-        let Some(pod) = pod else { return Ok(refuse(format!("pod {:?} not found", text(reference, "/name")))) };
-        if pod.uid() != text(reference, "/uid") {
-            return Ok(refuse("the UID in the bound object reference does not match the UID in record"));
-        }
-        if text(&pod, "/spec/nodeName") != node {
-            return Ok(refuse("node requested token bound to a pod scheduled on a different node"));
-        }
-        Ok(Ok(()))
-    }
-}
-
 fn verb(operation: Operation) -> &'static str {
     match operation {
         Operation::Create => "CREATE",
@@ -148,50 +71,41 @@ fn verb(operation: Operation) -> &'static str {
     }
 }
 
-fn own_pod(node: &str, pod: &Object, verb: &str) -> Outcome {
-    if text(pod, "/spec/nodeName") == node {
+fn check_claim(node: &str, request: &Request) -> Outcome {
+    match (request.subresource.as_str(), request.operation) {
+        ("status", Operation::Update) => {}
+        ("status", operation) => return refuse(format!("unexpected operation {:?}", verb(operation))),
+        _ => return refuse("may only update PVC status"),
+    }
+    // Neither labels nor finalizers, nor anything of the status but what resizing a volume changes.
+    let kept = |claim: &Object| {
+        let mut claim = claim.clone();
+        for field in ["resourceVersion", "managedFields"] {
+            claim.metadata_mut().remove(field);
+        }
+        for field in ["capacity", "conditions", "allocatedResourceStatuses", "allocatedResources"] {
+            claim.get_mut("status").and_then(Value::as_object_mut).map(|status| status.remove(field));
+        }
+        claim
+    };
+    let (Some(old), Some(new)) = (&request.old_object, &request.object) else { return Ok(()) };
+    if kept(old) == kept(new) {
         return Ok(());
     }
-    refuse(format!("node {node:?} can only {verb} pods with spec.nodeName set to itself"))
+    refuse(format!("node {node:?} is not allowed to update fields other than status.quantity and status.conditions"))
 }
 
-fn check_status(node: &str, request: &Request) -> Outcome {
-    let (Some(old), Some(new)) = (&request.old_object, &request.object) else { return Ok(()) };
-    if text(old, "/spec/nodeName") != node {
-        return refuse(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"));
+/// A node asks for certificates of its own name only.
+fn check_signing_request(node: &str, request: &Request) -> Outcome {
+    const SIGNERS: [&str; 2] = ["kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet"];
+    let created = request.object.as_ref().filter(|_| request.operation == Operation::Create);
+    let Some(object) = created.filter(|o| SIGNERS.contains(&text(o, "/spec/signerName"))) else { return Ok(()) };
+    let pem = STANDARD.decode(text(object, "/spec/request")).unwrap_or_default();
+    let asked = SigningRequest::parse(&pem).map_err(|error| format!("unable to parse csr: {error}"))?;
+    if asked.common_name == format!("system:node:{node}") {
+        return Ok(());
     }
-    if old.pointer("/metadata/labels").unwrap_or(&Value::Null)
-        != new.pointer("/metadata/labels").unwrap_or(&Value::Null)
-    {
-        return refuse(format!("node {node:?} cannot update labels through pod status"));
-    }
-    Ok(())
-}
-
-/// A mirror pod must not be a way to objects that its node may not see.
-fn no_secrets(node: &str, pod: &Object) -> Outcome {
-    if !text(pod, "/spec/serviceAccountName").is_empty() {
-        return refuse(format!("node {node:?} can not create pods that reference a service account"));
-    }
-    for volume in items(pod, "/spec/volumes") {
-        for (field, what) in
-            [("secret", "secrets"), ("configMap", "configmaps"), ("persistentVolumeClaim", "persistentvolumeclaims")]
-        {
-            if volume.get(field).is_some() {
-                return refuse(format!("node {node:?} can not create pods that reference {what}"));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn check_claim(request: &Request) -> Outcome {
-    match (request.subresource.as_str(), request.operation) {
-        ("status", Operation::Update) => Ok(()),
-        ("status", operation) => refuse(format!("unexpected operation {:?}", verb(operation))),
-        ("", _) => refuse("nodes may only update PVC status"),
-        (other, _) => refuse(format!("unexpected PVC subresource {other:?}, only 'status' is allowed")),
-    }
+    refuse(format!("can only create a node CSR with CN=system:node:{node}"))
 }
 
 fn check_lease(node: &str, request: &Request) -> Outcome {

@@ -78,7 +78,10 @@ impl RbacEscalation {
             return Ok(());
         }
         self.confirm(request, &request.namespace, &Rule::of_role(role))?;
-        if role.get("aggregationRule").is_some_and(|a| !a.is_null()) && !self.holds_everything(request) {
+        // To take a rule away may grant as much as to add one: it ends what kept the rules tight.
+        let aggregates = |role: &Object| role.get("aggregationRule").is_some_and(|a| !a.is_null());
+        let aggregated = aggregates(role) || request.old_object.as_deref().is_some_and(aggregates);
+        if aggregated && !self.holds_everything(request) {
             return Err(forbidden(request, "must have cluster-admin privileges to use the aggregationRule"));
         }
         Ok(())

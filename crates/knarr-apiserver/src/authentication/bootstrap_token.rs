@@ -5,13 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::request::Parts;
 use knarr_api::object::ObjectExt;
 use knarr_api::{GroupResource, Object, StatusError};
 use ring::digest::{SHA256, digest};
 
+use super::User;
 use super::token::{TokenAuthenticator, TokenIdentity};
-use super::{Authenticator, User, bearer_token};
 use crate::objects::Objects;
 use crate::tokens::now;
 
@@ -87,16 +86,6 @@ impl TokenAuthenticator for BootstrapTokens {
         let shared: Vec<String> = audiences.iter().filter(|a| self.audiences.contains(a)).cloned().collect();
         let user = if shared.is_empty() { None } else { self.user(token).await.map_err(|e| e.message)? };
         Ok(user.map(|user| TokenIdentity { user, audiences: shared }))
-    }
-}
-
-#[async_trait]
-impl Authenticator for BootstrapTokens {
-    async fn authenticate(&self, request: &Parts) -> Result<Option<Arc<User>>, StatusError> {
-        match bearer_token(request) {
-            Some(token) => self.user(token).await,
-            None => Ok(None),
-        }
     }
 }
 

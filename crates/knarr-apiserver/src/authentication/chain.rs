@@ -1,10 +1,12 @@
 use std::sync::{Arc, LazyLock};
 
+use arc_swap::ArcSwap;
 use http::request::Parts;
 use knarr_api::StatusError;
 use knarr_api::status::Reason;
 
 use super::{Authenticator, TransportIdentity, User};
+use crate::chain::request_info::RequestInfo;
 
 pub const ALL_AUTHENTICATED: &str = "system:authenticated";
 pub const ALL_UNAUTHENTICATED: &str = "system:unauthenticated";
@@ -16,11 +18,36 @@ static ANONYMOUS_USER: LazyLock<Arc<User>> = LazyLock::new(|| Arc::new(User::new
 #[derive(Clone, Default)]
 pub struct Chain {
     authenticators: Vec<Arc<dyn Authenticator>>,
-    anonymous: bool,
+    anonymous: Arc<ArcSwap<Anonymous>>,
+}
+
+/// Where requests without credentials may go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Anonymous {
+    #[default]
+    Nowhere,
+    Everywhere,
+    /// To exactly these paths.
+    Paths(Vec<String>),
+}
+
+impl Anonymous {
+    fn allows(&self, request: &Parts) -> bool {
+        match self {
+            Anonymous::Nowhere => false,
+            Anonymous::Everywhere => true,
+            Anonymous::Paths(paths) => {
+                let info = request.extensions.get::<Arc<RequestInfo>>();
+                let path = info.map_or(request.uri.path(), |info| &info.path);
+                paths.iter().any(|p| p == path)
+            }
+        }
+    }
 }
 
 impl Chain {
-    pub fn new(authenticators: Vec<Arc<dyn Authenticator>>, anonymous: bool) -> Self {
+    /// What `anonymous` holds may change at any time.
+    pub fn new(authenticators: Vec<Arc<dyn Authenticator>>, anonymous: Arc<ArcSwap<Anonymous>>) -> Self {
         Chain { authenticators, anonymous }
     }
 
@@ -40,7 +67,7 @@ impl Chain {
                 }
             }
         }
-        if rejected || !self.anonymous || has_bearer_token(request) {
+        if rejected || !self.anonymous.load().allows(request) {
             return Err(unauthorized());
         }
         Ok(ANONYMOUS_USER.clone())
@@ -50,10 +77,6 @@ impl Chain {
 /// The one answer to credentials that are missing or wrong: it says nothing about why.
 pub fn unauthorized() -> StatusError {
     StatusError::new(Reason::Unauthorized, "Unauthorized")
-}
-
-fn has_bearer_token(request: &Parts) -> bool {
-    super::bearer_token(request).is_some()
 }
 
 /// Adds the group of everyone who is known, unless the identity says that it is not (anonymous through a proxy).

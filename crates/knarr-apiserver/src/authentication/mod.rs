@@ -1,14 +1,22 @@
 //! Who is asking.
 
+pub mod bearer;
 pub mod bootstrap_token;
 mod chain;
+pub mod configuration;
+pub mod configured;
 pub mod front_proxy;
 pub mod impersonation;
+pub mod legacy_token;
+pub mod oidc;
 pub mod service_account;
 pub mod token;
+pub mod token_file;
+pub mod webhook;
 pub mod x509;
 
-pub use chain::{ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, Chain, unauthorized};
+pub use bearer::bearer_token;
+pub use chain::{ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, Anonymous, Chain, unauthorized};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,12 +56,4 @@ pub struct PeerCertificates(pub Arc<Vec<Vec<u8>>>);
 #[async_trait::async_trait]
 pub trait Authenticator: Send + Sync {
     async fn authenticate(&self, request: &Parts) -> Result<Option<Arc<User>>, StatusError>;
-}
-
-/// The token of an `Authorization: Bearer` header, if there is one. The scheme is case-insensitive; an empty token is none.
-pub fn bearer_token(request: &Parts) -> Option<&str> {
-    let header = request.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = header.trim().split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }

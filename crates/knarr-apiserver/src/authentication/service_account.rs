@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::request::Parts;
 use knarr_api::object::ObjectExt;
-use knarr_api::{GroupResource, Object, StatusError};
+use knarr_api::{GroupResource, Object};
 use parking_lot::Mutex;
 
-use super::{Authenticator, User, bearer_token, token::TokenAuthenticator, token::TokenIdentity};
+use super::{User, token::TokenAuthenticator, token::TokenIdentity};
 use crate::objects::Objects;
 use crate::tokens::{BoundObject, Claims, Issuer, TokenError, now};
 
@@ -24,28 +23,12 @@ const DELETED_LEEWAY_SECONDS: i64 = 60;
 pub struct ServiceAccounts {
     issuer: Arc<Issuer>,
     objects: Arc<dyn Objects>,
-    recent: Mutex<HashMap<String, (i64, Arc<User>)>>,
+    recent: Mutex<HashMap<String, (i64, TokenIdentity)>>,
 }
 
 impl ServiceAccounts {
     pub fn new(issuer: Arc<Issuer>, objects: Arc<dyn Objects>) -> Self {
         ServiceAccounts { issuer, objects, recent: Mutex::default() }
-    }
-
-    async fn user(&self, token: &str) -> Result<Option<Arc<User>>, String> {
-        let time = now();
-        if let Some((until, user)) = self.recent.lock().get(token)
-            && time < *until
-        {
-            return Ok(Some(user.clone()));
-        }
-        let Some(identity) = self.authenticate_token(token, self.issuer.audiences()).await? else { return Ok(None) };
-        let mut recent = self.recent.lock();
-        if recent.len() >= REMEMBERED {
-            recent.clear();
-        }
-        recent.insert(token.to_string(), (time + TRUST_SECONDS, identity.user.clone()));
-        Ok(Some(identity.user))
     }
 
     async fn check_bound(&self, claims: &Claims) -> Result<(), String> {
@@ -146,16 +129,21 @@ impl TokenAuthenticator for ServiceAccounts {
         self.check_bound(&claims).await?;
         Ok(Some(TokenIdentity { user: Arc::new(user_of(&claims)), audiences: shared }))
     }
-}
 
-#[async_trait]
-impl Authenticator for ServiceAccounts {
-    async fn authenticate(&self, request: &Parts) -> Result<Option<Arc<User>>, StatusError> {
-        let Some(token) = bearer_token(request) else { return Ok(None) };
-        self.user(token).await.map_err(|error| {
-            tracing::debug!(error, "service account token rejected");
-            super::unauthorized()
-        })
+    async fn authenticate_request(&self, token: &str, audiences: &[String]) -> Result<Option<TokenIdentity>, String> {
+        let time = now();
+        if let Some((until, identity)) = self.recent.lock().get(token)
+            && time < *until
+        {
+            return Ok(Some(identity.clone()));
+        }
+        let Some(identity) = self.authenticate_token(token, audiences).await? else { return Ok(None) };
+        let mut recent = self.recent.lock();
+        if recent.len() >= REMEMBERED {
+            recent.clear();
+        }
+        recent.insert(token.to_string(), (time + TRUST_SECONDS, identity.clone()));
+        Ok(Some(identity))
     }
 }
 

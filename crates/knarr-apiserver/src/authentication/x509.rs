@@ -12,7 +12,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use super::{ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, Authenticator, PeerCertificates, User, unauthorized};
 use crate::tokens::now;
@@ -53,7 +53,7 @@ impl CertificateVerifier {
             return None;
         }
         let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
-        let user = Arc::new(subject(&certificate, leaf));
+        let user = Arc::new(subject(&certificate, leaf)?);
         let mut verified = self.verified.lock();
         if verified.len() >= REMEMBERED {
             verified.clear();
@@ -63,7 +63,19 @@ impl CertificateVerifier {
     }
 }
 
-fn subject(certificate: &X509Certificate<'_>, der: &[u8]) -> User {
+/// The attribute that upstream takes a user's UID from.
+const UID: &str = "1.3.6.1.4.1.57683.2";
+
+/// The one UID that a subject has, or none; `None` where it has several, or one that is no text.
+fn uid(name: &X509Name<'_>) -> Option<String> {
+    let mut values = name.iter_attributes().filter(|a| a.attr_type().to_id_string() == UID);
+    let Some(value) = values.next() else { return Some(String::new()) };
+    let text = value.as_str().ok().filter(|text| !text.is_empty() && values.next().is_none())?;
+    Some(text.to_string())
+}
+
+/// Whom a certificate names; `None` where its UID is none.
+fn subject(certificate: &X509Certificate<'_>, der: &[u8]) -> Option<User> {
     let name = certificate.subject();
     let common_name = name.iter_common_name().filter_map(|a| a.as_str().ok()).last().unwrap_or_default();
     let mut groups: Vec<String> =
@@ -75,7 +87,7 @@ fn subject(certificate: &X509Certificate<'_>, der: &[u8]) -> User {
     let fingerprint: String = digest(&SHA256, der).as_ref().iter().map(|b| format!("{b:02x}")).collect();
     let mut extra = BTreeMap::new();
     extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("X509SHA256={fingerprint}")]);
-    User { name: common_name.into(), uid: String::new(), groups, extra }
+    Some(User { name: common_name.into(), uid: uid(name)?, groups, extra })
 }
 
 /// Authenticates by client certificate.

@@ -1,12 +1,18 @@
 //! May they.
 
 mod chain;
+pub mod conditions;
+pub mod configuration;
 mod forbidden;
 pub mod node;
 pub mod rbac;
+pub mod webhook;
 
-pub use chain::Chain;
+pub use chain::{Always, Chain, Enumerated};
 pub use forbidden::forbidden;
+
+use knarr_api::StatusError;
+use knarr_api::status::Reason;
 
 use crate::authentication::User;
 
@@ -25,7 +31,7 @@ pub struct Attributes<'a> {
     pub namespace: &'a str,
     pub name: &'a str,
     pub path: &'a str,
-    /// Parsed selectors of list, watch and deletecollection, in their canonical text.
+    /// Selectors of list, watch and deletecollection, as they were sent.
     pub field_selector: &'a str,
     pub label_selector: &'a str,
 }
@@ -51,10 +57,32 @@ pub enum Decision {
     NoOpinion {
         reason: String,
     },
+    /// The authorizer could not tell, and denies for that or has no opinion.
+    Failed {
+        denied: bool,
+        error: String,
+    },
 }
 
 /// One authorization mode (Node, RBAC, webhook).
 #[async_trait::async_trait]
 pub trait Authorizer: Send + Sync {
     async fn authorize(&self, attributes: &Attributes<'_>) -> Decision;
+
+    /// What it can say beforehand of what a user may do in a namespace.
+    fn rules_for(&self, _user: &User, _namespace: &str) -> Enumerated {
+        Enumerated::default()
+    }
+}
+
+/// The answer to a request that was not allowed: 403, or 500 where it is not known whether it is.
+pub fn refusal(attributes: &Attributes<'_>, decision: Decision) -> StatusError {
+    match decision {
+        Decision::Allow { reason } | Decision::Deny { reason } | Decision::NoOpinion { reason } => {
+            forbidden(attributes, &reason)
+        }
+        Decision::Failed { error, .. } => {
+            StatusError::new(Reason::InternalError, format!("Internal Server Error: {:?}: {error}", attributes.path))
+        }
+    }
 }

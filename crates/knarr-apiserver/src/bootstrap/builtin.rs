@@ -74,3 +74,46 @@ fn cluster_info_access() -> Vec<(GroupResource, Object)> {
         "subjects": [{"apiGroup": GROUP, "kind": "User", "name": "system:anonymous"}]});
     vec![(GroupResource::new(GROUP, "roles"), role), (GroupResource::new(GROUP, "rolebindings"), binding)]
 }
+
+/// What Knarr's own parts need beyond upstream's default roles: the API server at the kubelets, and the cluster DNS.
+pub fn own_access() -> Vec<(GroupResource, Object)> {
+    const GROUP: &str = "rbac.authorization.k8s.io";
+    const VERSION: &str = "rbac.authorization.k8s.io/v1";
+    let binding = |kind: &str, metadata: Value, role_kind: &str, role: &str, user: &str| {
+        json!({"apiVersion": VERSION, "kind": kind, "metadata": metadata,
+            "roleRef": {"apiGroup": GROUP, "kind": role_kind, "name": role},
+            "subjects": [{"apiGroup": GROUP, "kind": "User", "name": user}]})
+    };
+    let (cluster, local) = (json!({"name": DNS}), json!({"name": DNS, "namespace": "kube-system"}));
+    let reads = json!({"apiVersion": VERSION, "kind": "ClusterRole", "metadata": cluster, "rules": [
+        {"apiGroups": [""], "resources": ["namespaces", "services"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]}]});
+    // Its slices have the nodes' names, and a create cannot be limited by name.
+    let announces = json!({"apiVersion": VERSION, "kind": "Role", "metadata": local, "rules": [
+        {"apiGroups": [""], "resources": ["services"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["services"], "resourceNames": ["kube-dns"], "verbs": ["get"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["create", "get", "patch"]}]});
+    let kubelets = "knarr:kubelet-api-admin";
+    vec![
+        (GroupResource::new(GROUP, "clusterroles"), reads),
+        (
+            GroupResource::new(GROUP, "clusterrolebindings"),
+            binding("ClusterRoleBinding", cluster, "ClusterRole", DNS, DNS),
+        ),
+        (GroupResource::new(GROUP, "roles"), announces),
+        (GroupResource::new(GROUP, "rolebindings"), binding("RoleBinding", local, "Role", DNS, DNS)),
+        (
+            GroupResource::new(GROUP, "clusterrolebindings"),
+            binding(
+                "ClusterRoleBinding",
+                json!({ "name": kubelets }),
+                "ClusterRole",
+                "system:kubelet-api-admin",
+                "kube-apiserver-kubelet-client",
+            ),
+        ),
+    ]
+}
+
+/// The user, and the roles, of the cluster DNS.
+const DNS: &str = "system:knarr-dns";

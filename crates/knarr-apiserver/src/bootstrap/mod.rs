@@ -42,6 +42,7 @@ pub async fn run(objects: &Arc<dyn Objects>, cluster: &Cluster) -> Result<(), St
     ensure_all(objects, builtin::namespaces()).await?;
     let mut wanted: Vec<(GroupResource, Object)> = default_objects().collect();
     wanted.extend(builtin::configuration(cluster));
+    wanted.extend(builtin::own_access());
     wanted.push(service::cidr(cluster));
     wanted.extend(service::kubernetes(cluster));
     ensure_all(objects, wanted).await

@@ -1,8 +1,8 @@
 //! The task that follows the store and keeps every cache.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -39,6 +39,21 @@ pub struct Caches {
 pub fn store_key(resource: &GroupResource, key: &str) -> String {
     let GroupResource { group, resource } = resource;
     if group.is_empty() { format!("{ROOT}{resource}/{key}") } else { format!("{ROOT}{group}/{resource}/{key}") }
+}
+
+/// The group and resource of an object's key, told by the built-in resources which first words are no groups.
+pub fn locate(key: &str) -> Option<(&str, &str)> {
+    static CORE: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+        let rows = knarr_api::resource::built_in().resources.iter();
+        rows.filter(|r| r.group.is_empty()).map(|r| r.resource.as_str()).collect()
+    });
+    let rest = key.strip_prefix(ROOT)?;
+    let (first, rest) = rest.split_once('/')?;
+    if CORE.contains(first) {
+        return Some(("", first));
+    }
+    let (resource, _) = rest.split_once('/')?;
+    Some((first, resource))
 }
 
 /// The way back from [`store_key`]. A group has a dot or is one of the few old ones; no core resource is named so.

@@ -47,12 +47,13 @@ impl<H: Handler> Handler for Impersonate<H> {
     async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
         let user = parts.extensions.get::<Arc<User>>().cloned().unwrap_or_default();
-        match impersonation::impersonate(&parts.headers, &user, &self.authorizers).await {
+        let info = parts.extensions.get::<Arc<RequestInfo>>().cloned();
+        let asked = info.as_deref().map(|info| attributes(info, &user)).unwrap_or_default();
+        match impersonation::impersonate(&parts.headers, &user, &asked, &self.authorizers).await {
             Ok(effective) => drop(parts.extensions.insert(effective)),
             Err(error) => return respond::from_error(&error),
         }
         remove_impersonation(&mut parts.headers);
-        let info = parts.extensions.get::<Arc<RequestInfo>>().cloned();
         let response = self.inner.handle(Request::from_parts(parts, body)).await;
         if let (Some(audit), Some(info)) = (&self.audit, info) {
             audit.answered(&info, &user, response.status().as_u16());
@@ -84,9 +85,7 @@ impl<H: Handler> Handler for Authorize<H> {
         let attributes = attributes(info, user);
         match self.authorizers.authorize(&attributes).await {
             Decision::Allow { .. } => {}
-            Decision::Deny { reason } | Decision::NoOpinion { reason } => {
-                return respond::from_error(&authorization::forbidden(&attributes, &reason));
-            }
+            refused => return respond::from_error(&authorization::refusal(&attributes, refused)),
         }
         self.inner.handle(request).await
     }

@@ -36,8 +36,25 @@ impl Encoding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
     Object,
-    Table,
-    PartialMetadata,
+    Table(MetaVersion),
+    PartialMetadata(MetaVersion),
+    PartialMetadataList(MetaVersion),
+}
+
+/// The version of `meta.k8s.io` that a form is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MetaVersion {
+    V1,
+    V1beta1,
+}
+
+impl MetaVersion {
+    pub fn api_version(self) -> &'static str {
+        match self {
+            MetaVersion::V1 => "meta.k8s.io/v1",
+            MetaVersion::V1beta1 => "meta.k8s.io/v1beta1",
+        }
+    }
 }
 
 /// What the client will get.
@@ -52,6 +69,7 @@ impl Wanted {
 }
 
 const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+const ACCEPTED_WITHOUT_PROTOBUF: &str = "application/json, application/yaml";
 
 /// One clause of an `Accept` header.
 pub struct Clause<'a> {
@@ -73,17 +91,40 @@ impl<'a> Clause<'a> {
         self.parameters.split(';').find_map(|p| p.trim().strip_prefix(name)?.strip_prefix('='))
     }
 
+    /// `None` for a form that nobody knows; a group or a version alone asks for one, too.
     fn form(&self) -> Option<Form> {
-        match (self.parameter("as"), self.parameter("g"), self.parameter("v")) {
-            (None, ..) => Some(Form::Object),
-            (Some("Table"), Some("meta.k8s.io"), Some("v1" | "v1beta1")) => Some(Form::Table),
-            (
-                Some("PartialObjectMetadata" | "PartialObjectMetadataList"),
-                Some("meta.k8s.io"),
-                Some("v1" | "v1beta1"),
-            ) => Some(Form::PartialMetadata),
+        let (form, group, version) = (self.parameter("as"), self.parameter("g"), self.parameter("v"));
+        if (form, group, version) == (None, None, None) {
+            return Some(Form::Object);
+        }
+        let version = match (group, version) {
+            (Some("meta.k8s.io"), Some("v1")) => MetaVersion::V1,
+            (Some("meta.k8s.io"), Some("v1beta1")) => MetaVersion::V1beta1,
+            _ => return None,
+        };
+        match form {
+            Some("Table") => Some(Form::Table(version)),
+            Some("PartialObjectMetadata") => Some(Form::PartialMetadata(version)),
+            Some("PartialObjectMetadataList") => Some(Form::PartialMetadataList(version)),
             _ => None,
         }
+    }
+
+    /// What this clause asks for, as far as it can be had.
+    fn wanted(&self, forms: bool, written: &impl Fn(Encoding) -> bool) -> Option<Wanted> {
+        let encoding = Encoding::parse(self.media_type).filter(|e| written(*e))?;
+        let form = self.form().filter(|form| forms || *form == Form::Object)?;
+        // YAML cannot be streamed, and a table holds JSON.
+        let stream = self.parameter("stream").unwrap_or_default();
+        let streams = stream.is_empty() || (stream == "watch" && encoding != Encoding::Yaml);
+        let fits = !(encoding == Encoding::Protobuf && matches!(form, Form::Table(_)));
+        (streams && fits).then_some(Wanted { encoding, form })
+    }
+
+    /// How closely it names a type: one that leaves something open comes after one of the same quality that does not.
+    fn openness(&self) -> u8 {
+        let (kind, subtype) = self.media_type.split_once('/').unwrap_or((self.media_type, ""));
+        u8::from(kind == "*") + u8::from(subtype == "*")
     }
 }
 
@@ -92,7 +133,7 @@ pub fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
     let texts = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
     let mut clauses: Vec<Clause> =
         texts.flat_map(|t| t.split(',')).map(Clause::parse).filter(|c| !c.media_type.is_empty()).collect();
-    clauses.sort_by_key(|c| std::cmp::Reverse(c.quality));
+    clauses.sort_by_key(|c| (std::cmp::Reverse(c.quality), c.openness()));
     clauses
 }
 
@@ -111,13 +152,9 @@ fn pick(headers: &HeaderMap, forms: bool, written: impl Fn(Encoding) -> bool) ->
         None | Some(b"application/json" | b"*/*" | b"") => return Ok(Wanted::JSON),
         Some(_) => {}
     }
-    let fits = |c: &Clause| {
-        let encoding = Encoding::parse(c.media_type).filter(|e| written(*e))?;
-        let form = c.form()?;
-        (forms || form == Form::Object).then_some(Wanted { encoding, form })
-    };
-    clauses(headers).iter().find_map(fits).ok_or_else(|| {
-        StatusError::new(Reason::NotAcceptable, format!("only the following media types are accepted: {ACCEPTED}"))
+    clauses(headers).iter().find_map(|clause| clause.wanted(forms, &written)).ok_or_else(|| {
+        let accepted = if written(Encoding::Protobuf) { ACCEPTED } else { ACCEPTED_WITHOUT_PROTOBUF };
+        StatusError::new(Reason::NotAcceptable, format!("only the following media types are accepted: {accepted}"))
     })
 }
 
@@ -157,9 +194,21 @@ mod tests {
     #[test]
     fn the_first_clause_that_fits_wins() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(wanted(kubectl).map(|w| w.form), Ok(Form::Table));
+        assert_eq!(wanted(kubectl).map(|w| w.form), Ok(Form::Table(MetaVersion::V1)));
         assert_eq!(wanted("application/json;q=0.5, application/yaml").map(|w| w.encoding), Ok(Encoding::Yaml));
         assert_eq!(wanted("application/cbor, */*;q=0.1"), Ok(Wanted::JSON));
-        assert_eq!(wanted("text/html").map_err(|e| e.code), Err(406));
+        assert_eq!(wanted("*/*, application/yaml").map(|w| w.encoding), Ok(Encoding::Yaml));
+        let older = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1beta1";
+        assert_eq!(wanted(older).map(|w| w.form), Ok(Form::PartialMetadata(MetaVersion::V1beta1)));
+        for refused in [
+            "text/html",
+            "application/json;as=Table",
+            "application/json;as=Table;g=meta.k8s.io;v=v2",
+            "application/json;g=meta.k8s.io;v=v1",
+            "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1",
+            "application/yaml;stream=watch",
+        ] {
+            assert_eq!(wanted(refused).map_err(|e| e.code), Err(406), "{refused}");
+        }
     }
 }

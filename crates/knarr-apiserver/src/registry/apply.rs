@@ -1,7 +1,7 @@
 //! Server-side apply.
 
 use bytes::Bytes;
-use knarr_api::decode::FieldValidation;
+use knarr_api::decode::{FieldValidation, keep_said};
 use knarr_api::object::ObjectExt;
 use knarr_api::{Object, StatusError};
 
@@ -22,6 +22,7 @@ impl Apply {
     pub fn new(target: &Target, body: &Bytes, writer: &mut Writer) -> Result<Self, StatusError> {
         let decoded = target.served.decode_configuration(body, writer.options.field_validation)?;
         let mut config = decoded.object;
+        keep_said(&mut config, body, knarr_api::decode::Encoding::Yaml);
         commit::ensure_name(target, &mut config)?;
         commit::ensure_namespace(target, &mut config)?;
         writer.warnings.extend(decoded.warnings);

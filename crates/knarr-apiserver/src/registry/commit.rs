@@ -6,6 +6,7 @@ use knarr_api::object::ObjectExt;
 use knarr_api::status::Reason;
 use knarr_api::{GroupVersionKind, Object, StatusError, convert};
 use knarr_store::{Expect, LeaseId, Revision, StoreError};
+use serde_json::Value;
 
 use super::render::Written;
 use super::{Registry, Served, Writer};
@@ -254,10 +255,19 @@ impl Registry {
     /// What stands now, in the served version, with its entry.
     pub(super) async fn current(&self, target: &Target) -> Result<Option<(Arc<Entry>, Object)>, StatusError> {
         self.wait_until_fresh().await?;
-        let entry = target.served.cache.snapshot().get(&target.key()).cloned();
-        let Some(entry) = entry else { return Ok(None) };
+        let key = target.key();
+        let entry = target.served.cache.snapshot().get(&key).cloned();
+        let Some(entry) = entry else {
+            self.check_absent(&target.served, &key)?;
+            return Ok(None);
+        };
         let object = from_stored(&target.served, entry.object()).await?;
         Ok(Some((entry, object)))
+    }
+
+    /// Whether writing the object anew, as it is, is worth while.
+    pub(super) async fn is_stale(&self, target: &Target) -> bool {
+        self.store.is_stale(&store_key(&target.served.cache.resource, &target.key())).await
     }
 
     /// After a race: waits until the caches know the winner.
@@ -298,7 +308,7 @@ pub fn time_text(time: jiff::Timestamp) -> String {
 }
 
 /// Sets the namespace of the request, and refuses another one in the object.
-pub(super) fn ensure_namespace(target: &Target, object: &mut Object) -> Result<(), StatusError> {
+pub(crate) fn ensure_namespace(target: &Target, object: &mut Object) -> Result<(), StatusError> {
     let given = object.namespace();
     if !given.is_empty() && given != target.namespace {
         return Err(StatusError::bad_request(
@@ -307,6 +317,43 @@ pub(super) fn ensure_namespace(target: &Target, object: &mut Object) -> Result<(
     }
     object.set_meta_str("namespace", &target.namespace);
     Ok(())
+}
+
+/// Refuses a whole new object that does not name itself as the URL does.
+pub(crate) fn require_name(target: &Target, object: &Object) -> Result<(), StatusError> {
+    let (given, wanted) = (object.name(), &target.name);
+    if given.is_empty() {
+        let why = "was undeterminable: name must be provided";
+        return Err(StatusError::bad_request(format!("the name of the object ({wanted} based on URL) {why}")));
+    }
+    if given != wanted {
+        let why = format!("the name of the object ({given}) does not match the name on the URL ({wanted})");
+        return Err(StatusError::bad_request(why));
+    }
+    Ok(())
+}
+
+/// Told where admission made owners stand twice.
+pub(super) const AFTER_ADMISSION: &str = " after mutating admission happens";
+
+/// An owner that stands twice counts once; the client is told, and when that was.
+pub(super) fn unique_owners(object: &mut Object, when: &str, warnings: &mut Vec<String>) {
+    let Some(owners) = object.metadata_mut().get_mut("ownerReferences").and_then(Value::as_array_mut) else { return };
+    let mut seen = std::collections::HashSet::new();
+    let mut repeated: Vec<String> = Vec::new();
+    owners.retain(|owner| {
+        let first = seen.insert(owner.to_string());
+        if !first {
+            repeated.push(owner["uid"].as_str().unwrap_or_default().to_string());
+        }
+        first
+    });
+    if !repeated.is_empty() {
+        let uids = repeated.join(", ");
+        warnings.push(format!(
+            ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {uids}"
+        ));
+    }
 }
 
 /// Refuses an object that is not the one the URL names.

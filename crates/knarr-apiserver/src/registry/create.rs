@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use knarr_api::object::ObjectExt;
+use knarr_api::status::Reason;
 use knarr_api::{Object, StatusError};
 use knarr_store::Expect;
 
-use super::commit::{self, Admission, CommitError, Target};
+use super::commit::{self, AFTER_ADMISSION, Admission, CommitError, Target};
 use super::render::Written;
 use super::{Registry, Served, Writer, managed};
 use crate::admission::Operation;
@@ -73,10 +74,13 @@ impl Registry {
     ) -> Result<(), StatusError> {
         target.served.refuse_creation(&target.name)?;
         commit::ensure_namespace(target, object)?;
+        commit::unique_owners(object, "", &mut writer.warnings);
+        refuse_version(object, writer)?;
         target.served.apply_defaults(object);
         commit::fill_system_fields(object);
         admission.mutate(object, writer).await?;
         target.served.shape_admitted(object)?;
+        commit::unique_owners(object, AFTER_ADMISSION, &mut writer.warnings);
         commit::ensure_namespace(target, object)
     }
 
@@ -130,6 +134,15 @@ impl Registry {
         writer.warnings.extend(served.strategy.warnings(object, None));
         Ok(())
     }
+}
+
+/// A new object has no version yet. Upstream's store says so, which makes it the server's failure.
+fn refuse_version(object: &Object, writer: &Writer) -> Result<(), StatusError> {
+    let version = object.resource_version();
+    if writer.options.dry_run || matches!(version, "" | "0") {
+        return Ok(());
+    }
+    Err(StatusError::new(Reason::Unknown, "resourceVersion should not be set on objects to be created"))
 }
 
 /// The base, cut so that the whole fits a label, and five random characters.

@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission;
 use crate::allocation::Allocator;
 use crate::authentication::User;
+use crate::cache::follow::store_key;
 use crate::cache::{Cache, Caches, FieldsOf, Reader};
 use crate::custom_resources;
 use options::WriteOptions;
@@ -199,6 +200,26 @@ impl Registry {
         Ok(self.caches.applied())
     }
 
+    /// Refuses, where an object is not in the cache, to call one absent that is there and cannot be decrypted.
+    pub(super) fn check_absent(&self, served: &Served, key: &str) -> Result<(), StatusError> {
+        let key = store_key(&served.cache.resource, key);
+        match self.store.unreadable(&key) {
+            Some(StoreError::Unreadable { key: found, why }) if *found == key => Err(StatusError::internal(why)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses to list what is in the cache where there is more that cannot be decrypted.
+    pub(super) fn check_complete(&self, served: &Served, namespace: &str) -> Result<(), StatusError> {
+        let namespace = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        match self.store.unreadable(&store_key(&served.cache.resource, &namespace)) {
+            Some(StoreError::Unreadable { key, why }) => {
+                Err(StatusError::internal(format!("unable to transform key {key:?}: {why}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Ends every watch politely.
     pub fn close_watches(&self) {
         self.caches.close_watches();
@@ -245,6 +266,7 @@ pub(crate) fn store_error(error: StoreError) -> StatusError {
         StoreError::Compacted { .. } => {
             StatusError::new(Reason::Expired, "The resourceVersion for the provided list is too old.")
         }
+        StoreError::Unreadable { why, .. } => StatusError::internal(why),
         other => StatusError::internal(other),
     }
 }

@@ -54,6 +54,9 @@ impl Registry {
         };
         let key = served.key(namespace, name);
         let found = served.cache.snapshot().get(&key).cloned();
+        if found.is_none() {
+            self.check_absent(served, &key)?;
+        }
         found.ok_or_else(|| StatusError::not_found(&served.group_resource, name))
     }
 
@@ -66,6 +69,7 @@ impl Registry {
             labels: options.labels.clone(),
             fields: options.fields.clone(),
         };
+        self.check_complete(served, &selection.namespace)?;
         Ok(page(&snapshot, revision, after.as_deref(), &selection, options))
     }
 

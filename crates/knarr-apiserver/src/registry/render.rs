@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode};
 use knarr_api::object::ObjectExt;
 use knarr_api::selector::FieldSelector;
+use knarr_api::status::Reason;
 use knarr_api::table::{IncludeObject, partial_metadata};
 use knarr_api::{Object, StatusError, protobuf, schema};
 use serde_json::json;
@@ -16,10 +17,8 @@ use super::{Served, commit};
 use crate::cache::Entry;
 use crate::cache::watchers::{EventType, Json, Render};
 use crate::http::Body;
-use crate::http::negotiate::{Encoding, Form, Wanted};
+use crate::http::negotiate::{Encoding, Form, MetaVersion, Wanted};
 use crate::http::respond;
-
-const META: &str = "meta.k8s.io/v1";
 
 /// What a write left behind.
 #[derive(Clone, Debug)]
@@ -93,10 +92,11 @@ impl Presenter {
         let object = commit::from_stored(&self.served, written.object()).await?;
         let shown = match self.wanted.form {
             Form::Object => object,
-            Form::PartialMetadata => partial_metadata(&object, META),
-            Form::Table => {
+            Form::PartialMetadata(version) => partial_metadata(&object, version.api_version()),
+            Form::PartialMetadataList(_) => return Err(self.wrong_form("PartialObjectMetadataList", "not a list", "")),
+            Form::Table(version) => {
                 let metadata = json!({"resourceVersion": object.resource_version()});
-                self.table(vec![object], metadata)
+                self.table(vec![object], metadata, version)
             }
         };
         encode(status, self.wanted.encoding, &shown)
@@ -115,10 +115,12 @@ impl Presenter {
         objects.retain(|object| selects(&self.converted_fields, object));
         let metadata = list_metadata(page);
         let shown = match self.wanted.form {
-            Form::Table => self.table(objects, metadata),
-            Form::PartialMetadata => {
-                let items: Vec<Object> = objects.into_iter().map(|o| partial_metadata(&o, META)).collect();
-                json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
+            Form::Table(version) => self.table(objects, metadata, version),
+            Form::PartialMetadata(_) => return Err(self.wrong_form("PartialObjectMetadata", "a list", "List")),
+            Form::PartialMetadataList(version) => {
+                let version = version.api_version();
+                let items: Vec<Object> = objects.into_iter().map(|o| partial_metadata(&o, version)).collect();
+                json!({"kind": "PartialObjectMetadataList", "apiVersion": version, "metadata": metadata, "items": items})
             }
             Form::Object => {
                 json!({"kind": served.list_kind(), "apiVersion": served.api_version, "metadata": metadata, "items": objects})
@@ -127,20 +129,37 @@ impl Presenter {
         encode(StatusCode::OK, self.wanted.encoding, &shown)
     }
 
-    fn table(&self, objects: Vec<Object>, metadata: Object) -> Object {
+    fn table(&self, objects: Vec<Object>, metadata: Object, version: MetaVersion) -> Object {
         let printer = &self.served.printer;
         let rows = objects.iter().map(|object| printer.row(object, self.include, self.now)).collect();
-        printer.table(rows, metadata)
+        let mut table = printer.table(rows, metadata);
+        table["apiVersion"] = version.api_version().into();
+        table
+    }
+
+    /// Upstream's 406 of a form that is for lists only, or for single objects only. It names the type in Go.
+    fn wrong_form(&self, wanted: &str, is: &str, suffix: &str) -> StatusError {
+        let kind = &self.served.kind;
+        let group = kind.group.split('.').next().unwrap_or_default();
+        let package = if matches!(group, "" | "events") { "core" } else { group };
+        let go = match &self.served.custom {
+            Some(_) => format!("*unstructured.Unstructured{suffix}"),
+            None => format!("*{package}.{}{suffix}", kind.kind),
+        };
+        let message = format!("you requested {wanted}, but the requested object is {is} ({go})");
+        StatusError::new(Reason::NotAcceptable, message)
     }
 
     /// One event of an object in the served version.
     pub fn event_of(&self, kind: EventType, object: Object) -> Bytes {
         let shown = match self.wanted.form {
             Form::Object => object,
-            Form::PartialMetadata => partial_metadata(&object, META),
-            Form::Table => {
+            Form::PartialMetadata(version) | Form::PartialMetadataList(version) => {
+                partial_metadata(&object, version.api_version())
+            }
+            Form::Table(version) => {
                 let metadata = json!({"resourceVersion": object.resource_version()});
-                self.table(vec![object], metadata)
+                self.table(vec![object], metadata, version)
             }
         };
         frame(self.wanted.encoding, kind.as_str(), &shown)
@@ -161,10 +180,10 @@ impl Presenter {
             Form::Object => {
                 json!({"kind": self.served.kind.kind, "apiVersion": self.served.api_version, "metadata": metadata})
             }
-            Form::PartialMetadata => {
-                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            Form::PartialMetadata(version) | Form::PartialMetadataList(version) => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": metadata})
             }
-            Form::Table => self.table(Vec::new(), metadata),
+            Form::Table(version) => self.table(Vec::new(), metadata, version),
         };
         frame(self.wanted.encoding, "BOOKMARK", &object)
     }

@@ -7,7 +7,7 @@ use knarr_api::{FieldError, Object, Path, StatusError};
 use knarr_store::{Expect, Revision};
 use serde_json::{Value, json};
 
-use super::commit::{self, CommitError, MODIFIED, Target};
+use super::commit::{self, AFTER_ADMISSION, CommitError, MODIFIED, Target};
 use super::delete::held_by_spec;
 use super::render::Written;
 use super::{Registry, Writer, managed};
@@ -109,9 +109,11 @@ impl Registry {
         check_preconditions(target, &object, entry)?;
         served.apply_defaults(&mut object);
         let old = Arc::new(old);
+        commit::unique_owners(&mut object, "", &mut writer.warnings);
         let mut admission = self.admission(Operation::Update, target, writer, Some(&old));
         admission.mutate(&mut object, writer).await?;
         served.shape_admitted(&mut object)?;
+        commit::unique_owners(&mut object, AFTER_ADMISSION, &mut writer.warnings);
         self.prepare_update(target, &mut object, &old, writer);
         let reservations = match target.subresource.as_str() {
             "" => self.allocate(target, writer, &mut object, Some(&old)).await?,
@@ -181,7 +183,9 @@ impl Registry {
         if !errors.is_empty() {
             return Err(StatusError::invalid(&served.kind, &target.name, errors));
         }
-        writer.warnings.extend(served.strategy.warnings(object, Some(old)));
+        if target.subresource.is_empty() || served.custom.is_some() {
+            writer.warnings.extend(served.strategy.warnings(object, Some(old)));
+        }
         Ok(())
     }
 
@@ -194,7 +198,7 @@ impl Registry {
         old: &Object,
         dry_run: bool,
     ) -> Result<Written, CommitError> {
-        if object == *old {
+        if object == *old && (dry_run || !self.is_stale(target).await) {
             return Ok(Written::Stored(entry.clone()));
         }
         if dry_run {

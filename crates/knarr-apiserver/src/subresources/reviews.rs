@@ -1,5 +1,7 @@
 //! Questions answered and never stored: who am I, what may I, is this token good.
 
+mod selectors;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,11 +10,11 @@ use knarr_api::object::ObjectExt;
 use knarr_api::{GroupVersionKind, Object, StatusError};
 use serde_json::{Map, Value, json};
 
+use self::selectors::Selectors;
 use super::{Answer, Call, Handler};
 use crate::authentication::User;
 use crate::authentication::token::TokenAuthenticator;
-use crate::authorization::node::node_of;
-use crate::authorization::rbac::{Rbac, Rule};
+use crate::authorization::rbac::Rule;
 use crate::authorization::{Attributes, Chain, Decision};
 
 const AUTHORIZATION: &str = "authorization.k8s.io";
@@ -52,7 +54,7 @@ fn user_info(user: &User) -> Value {
 
 /// `TokenReview`: whom a bearer token speaks for.
 pub struct TokenReviews {
-    pub authenticators: Vec<Arc<dyn TokenAuthenticator>>,
+    pub authenticator: Arc<dyn TokenAuthenticator>,
     /// Asked about where the review names no audiences.
     pub audiences: Vec<String>,
 }
@@ -74,23 +76,20 @@ impl Handler for TokenReviews {
 
 impl TokenReviews {
     async fn status(&self, token: &str, audiences: &[String], named: bool) -> Value {
-        let mut errors = Vec::new();
-        for authenticator in &self.authenticators {
-            match authenticator.authenticate_token(token, audiences).await {
-                Ok(Some(identity)) => {
-                    let mut status = json!({"authenticated": true, "user": user_info(&with_everyone(&identity.user))});
-                    if named || !identity.audiences.is_empty() {
-                        status["audiences"] = json!(identity.audiences);
-                    }
-                    return status;
+        let error = match self.authenticator.authenticate_token(token, audiences).await {
+            Ok(Some(identity)) => {
+                let mut status = json!({"authenticated": true, "user": user_info(&with_everyone(&identity.user))});
+                if named || !identity.audiences.is_empty() {
+                    status["audiences"] = json!(identity.audiences);
                 }
-                Ok(None) => {}
-                Err(error) => errors.push(error),
+                return status;
             }
-        }
-        let error = match errors.as_slice() {
-            [] => "invalid bearer token".to_string(),
-            some => format!("[invalid bearer token, {}]", some.join(", ")),
+            Ok(None) => "invalid bearer token".to_string(),
+            // More than one error comes in brackets already.
+            Err(errors) => match errors.strip_prefix('[') {
+                Some(more) => format!("[invalid bearer token, {more}"),
+                None => format!("[invalid bearer token, {errors}]"),
+            },
         };
         json!({"error": error, "user": {}})
     }
@@ -129,8 +128,9 @@ impl Handler for AccessReviews {
         }
         let user =
             if kind == "SelfSubjectAccessReview" { User::clone(&call.user) } else { reviewed_user(&object["spec"]) };
-        let decision = self.authorizer.authorize(&reviewed(&object["spec"], &user)).await;
-        object["status"] = decision_status(decision);
+        let selectors = Selectors::read(&object["spec"]["resourceAttributes"]);
+        let decision = self.authorizer.authorize(&reviewed(&object["spec"], &user, &selectors)).await;
+        object["status"] = decision_status(decision, selectors.faults);
         if kind == "LocalSubjectAccessReview" {
             object.set_meta_str("namespace", &call.namespace);
         }
@@ -138,14 +138,23 @@ impl Handler for AccessReviews {
     }
 }
 
-fn decision_status(decision: Decision) -> Value {
+fn decision_status(decision: Decision, faults: Vec<String>) -> Value {
+    let mut errors = Vec::new();
     let (mut status, reason) = match decision {
         Decision::Allow { reason } => (json!({"allowed": true}), reason),
         Decision::Deny { reason } => (json!({"allowed": false, "denied": true}), reason),
         Decision::NoOpinion { reason } => (json!({"allowed": false}), reason),
+        Decision::Failed { denied, error } => {
+            errors.push(error);
+            (if denied { json!({"allowed": false, "denied": true}) } else { json!({"allowed": false}) }, String::new())
+        }
     };
     if !reason.is_empty() {
         status["reason"] = reason.into();
+    }
+    errors.extend(faults);
+    if !errors.is_empty() {
+        status["evaluationError"] = errors.join("; ").into();
     }
     status
 }
@@ -161,7 +170,7 @@ fn reviewed_user(spec: &Value) -> User {
     }
 }
 
-fn reviewed<'a>(spec: &'a Value, user: &'a User) -> Attributes<'a> {
+fn reviewed<'a>(spec: &'a Value, user: &'a User, selectors: &'a Selectors) -> Attributes<'a> {
     match spec.get("resourceAttributes").filter(|r| r.is_object()) {
         Some(r) => Attributes {
             user,
@@ -173,8 +182,8 @@ fn reviewed<'a>(spec: &'a Value, user: &'a User) -> Attributes<'a> {
             subresource: text(r, "subresource"),
             namespace: text(r, "namespace"),
             name: text(r, "name"),
-            field_selector: r.pointer("/fieldSelector/rawSelector").and_then(Value::as_str).unwrap_or_default(),
-            label_selector: r.pointer("/labelSelector/rawSelector").and_then(Value::as_str).unwrap_or_default(),
+            field_selector: &selectors.field,
+            label_selector: &selectors.label,
             ..Attributes::default()
         },
         None => {
@@ -208,10 +217,32 @@ fn check_review(kind: &str, object: &Object, namespace: &str) -> ErrorList {
         let why = "at least one of user or group must be specified";
         errors.push(FieldError::invalid(&path.child("user"), &json!(text(spec, "user")), why));
     }
+    selectors::check(&spec["resourceAttributes"], &mut errors);
+    check_metadata(kind, object, &mut errors);
     if kind == "LocalSubjectAccessReview" {
         check_local(spec, namespace, &mut errors);
     }
     errors
+}
+
+/// A review is about nothing but its spec.
+fn check_metadata(kind: &str, object: &Object, errors: &mut ErrorList) {
+    let local = kind == "LocalSubjectAccessReview";
+    let says = |(name, value): (&String, &Value)| {
+        let ignored = name == "managedFields" || (local && name == "namespace");
+        let empty = match value {
+            Value::Null => true,
+            Value::String(text) => text.is_empty(),
+            Value::Object(map) => map.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            _ => false,
+        };
+        !ignored && !empty
+    };
+    if object.metadata().is_some_and(|metadata| metadata.iter().any(says)) {
+        let why = if local { "must be empty except for namespace" } else { "must be empty" };
+        errors.push(FieldError::invalid(&Path::ROOT.child("metadata"), &object["metadata"], why));
+    }
 }
 
 fn check_local(spec: &Value, namespace: &str, errors: &mut ErrorList) {
@@ -228,9 +259,9 @@ fn check_local(spec: &Value, namespace: &str, errors: &mut ErrorList) {
     }
 }
 
-/// `SelfSubjectRulesReview`: everything I may in a namespace.
+/// `SelfSubjectRulesReview`: everything I may in a namespace, as far as the authorizers can tell.
 pub struct RulesReviews {
-    pub rbac: Arc<Rbac>,
+    pub authorizer: Chain,
 }
 
 #[async_trait]
@@ -241,30 +272,17 @@ impl Handler for RulesReviews {
         if namespace.is_empty() {
             return Err(StatusError::bad_request("no namespace on request"));
         }
-        object["status"] = self.status(&call.user, &namespace);
+        let known = self.authorizer.rules_for(&call.user, &namespace);
+        let resources = known.rules.iter().filter(|r| !r.resources.is_empty());
+        let urls = known.rules.iter().filter(|r| !r.non_resource_urls.is_empty());
+        let urls = urls.map(|r| json!({"verbs": r.verbs, "nonResourceURLs": r.non_resource_urls}));
+        let mut status = json!({"incomplete": known.incomplete, "resourceRules": resources.map(resource_rule).collect::<Value>(),
+            "nonResourceRules": urls.collect::<Value>()});
+        if !known.errors.is_empty() {
+            status["evaluationError"] = known.errors.join(", ").into();
+        }
+        object["status"] = status;
         Ok(Answer::created(object))
-    }
-}
-
-impl RulesReviews {
-    fn status(&self, user: &User, namespace: &str) -> Value {
-        let (mut rules, mut errors) = self.rbac.rules_for(user, namespace);
-        if user.in_group("system:masters") {
-            rules.insert(0, everything());
-        }
-        if node_of(user).is_some() {
-            errors.insert(0, "node authorizer does not support user rule resolution".into());
-        }
-        let mut status = json!({"incomplete": !errors.is_empty(), "resourceRules": [], "nonResourceRules": []});
-        let resources = rules.iter().filter(|r| !r.resources.is_empty());
-        status["resourceRules"] = resources.map(resource_rule).collect();
-        let urls = rules.iter().filter(|r| !r.non_resource_urls.is_empty());
-        status["nonResourceRules"] =
-            urls.map(|r| json!({"verbs": r.verbs, "nonResourceURLs": r.non_resource_urls})).collect();
-        if !errors.is_empty() {
-            status["evaluationError"] = errors.join(", ").into();
-        }
-        status
     }
 }
 
@@ -274,11 +292,6 @@ fn resource_rule(rule: &Rule) -> Value {
         out["resourceNames"] = json!(rule.resource_names);
     }
     out
-}
-
-fn everything() -> Rule {
-    let all = || vec!["*".to_string()];
-    Rule { verbs: all(), api_groups: all(), resources: all(), resource_names: Vec::new(), non_resource_urls: all() }
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ pub struct KubernetesClaims {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<BoundObject>,
     pub serviceaccount: BoundObject,
+    /// The life that was asked for, where the token has a longer one.
+    #[serde(rename = "warnafter", default, skip_serializing_if = "Option::is_none")]
+    pub warn_after: Option<i64>,
 }
 
 /// What a service-account token says.

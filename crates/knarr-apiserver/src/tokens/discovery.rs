@@ -1,6 +1,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use knarr_pki::TokenKey;
 use serde_json::{Value, json};
 
 use super::Issuer;
@@ -27,7 +28,7 @@ impl Discovery {
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],
         });
-        let keys: Vec<Value> = issuer.keys().iter().map(|k| json_web_key(k.id(), k.public_point())).collect();
+        let keys: Vec<Value> = issuer.keys().iter().map(json_web_key).collect();
         Discovery { configuration: configuration.to_string().into(), keys: json!({ "keys": keys }).to_string().into() }
     }
 
@@ -41,8 +42,9 @@ impl Discovery {
     }
 }
 
-/// `point` is 0x04, x, y with 32 bytes each.
-fn json_web_key(id: &str, point: &[u8]) -> Value {
+pub(super) fn json_web_key(key: &TokenKey) -> Value {
+    // 0x04, x, y, with 32 bytes each.
+    let point = key.public_point();
     let coordinate = |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(point.get(range).unwrap_or_default());
-    json!({"use": "sig", "kty": "EC", "kid": id, "crv": "P-256", "alg": "ES256", "x": coordinate(1..33), "y": coordinate(33..65)})
+    json!({"use": "sig", "kty": "EC", "kid": key.id(), "crv": "P-256", "alg": "ES256", "x": coordinate(1..33), "y": coordinate(33..65)})
 }

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::claims::Claims;
+use super::discovery::json_web_key;
+use crate::jose::PublicKey;
 
 /// Verified tokens remembered, so that a signature is checked once and not on every request.
 const REMEMBERED: usize = 4096;
@@ -25,6 +27,8 @@ pub enum TokenError {
     Expired,
     #[error("service account token is not valid yet")]
     NotYet,
+    #[error("service account token is issued in the future")]
+    Future,
 }
 
 /// Signs tokens with its first key and accepts those of all its keys.
@@ -55,6 +59,11 @@ impl Issuer {
 
     pub fn keys(&self) -> &[TokenKey] {
         &self.keys
+    }
+
+    /// The keys as others know them.
+    pub fn public_keys(&self) -> Vec<PublicKey> {
+        self.keys.iter().filter_map(|key| PublicKey::from_jwk(&json_web_key(key))).collect()
     }
 
     /// The audiences of the API server itself.
@@ -88,6 +97,9 @@ impl Issuer {
         // Clocks of several servers differ a little.
         if now + 60 < claims.not_before {
             return Err(TokenError::NotYet);
+        }
+        if now + 60 < claims.issued_at {
+            return Err(TokenError::Future);
         }
         Ok(claims)
     }

@@ -16,6 +16,9 @@ use crate::subresources::{Answer, Call, Gate, Handler};
 const DEFAULT_EXPIRATION: i64 = 3600;
 const MIN_EXPIRATION: i64 = 600;
 const MAX_EXPIRATION: i64 = 1 << 32;
+/// What the service-account admission asks for: a token of this life and a pod's lives longer, as upstream.
+const EXTENDED: i64 = 3607;
+const EXTENSION: i64 = 365 * 24 * 3600;
 
 pub struct TokenRequestHandler {
     pub issuer: Arc<Issuer>,
@@ -30,11 +33,13 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 #[async_trait]
 impl Handler for TokenRequestHandler {
     async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
-        let expiration = expiration_seconds(&call.object, &call.name)?;
+        check_name(&call.object, &call.namespace, &call.name)?;
+        let account = self.fetch("serviceaccounts", &call.namespace, &call.name).await?;
+        check_uid(&call.object, &account)?;
+        let expiration = expiration_seconds(&call.object)?;
         let warnings = self.gate.admit(&call, None).await?;
         let mut request = call.object;
-        complete_name(&mut request, &call.namespace, &call.name)?;
-        let account = self.fetch("serviceaccounts", &call.namespace, &call.name).await?;
+        complete(&mut request, &account);
         let mut kubernetes = KubernetesClaims {
             namespace: call.namespace.clone(),
             serviceaccount: bound(&account),
@@ -47,9 +52,16 @@ impl Handler for TokenRequestHandler {
         request["spec"]["audiences"] = json!(audiences);
         request["spec"]["expirationSeconds"] = expiration.into();
         let issued = now();
+        let mut expires = issued + expiration;
+        let own = audiences.iter().all(|a| self.issuer.audiences().contains(a));
+        if kubernetes.pod.is_some() && expiration == EXTENDED && own {
+            // Clients that never read their token again go on working, and are told of in the audit log.
+            kubernetes.warn_after = Some(expires);
+            expires = issued + EXTENSION;
+        }
         let claims = Claims {
             audiences: Audiences::Many(audiences),
-            expires: issued + expiration,
+            expires,
             issued_at: issued,
             issuer: self.issuer.url().to_string(),
             id: uuid::Uuid::new_v4().to_string(),
@@ -59,7 +71,7 @@ impl Handler for TokenRequestHandler {
         };
         let token =
             self.issuer.sign(&claims).map_err(|e| StatusError::internal(format!("failed to generate token: {e}")))?;
-        request["status"] = json!({"token": token, "expirationTimestamp": timestamp(claims.expires)});
+        request["status"] = json!({"token": token, "expirationTimestamp": timestamp(issued + expiration)});
         Ok(Answer { warnings, ..Answer::created(request) })
     }
 }
@@ -69,29 +81,45 @@ fn timestamp(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map(|t| t.to_string()).unwrap_or_default()
 }
 
-fn complete_name(request: &mut Object, namespace: &str, name: &str) -> Result<(), StatusError> {
-    if !request.name().is_empty() && request.name() != name {
-        let given = request.name();
-        return Err(StatusError::bad_request(format!(
-            "metadata.name: Invalid value: {given:?}: must match the service account name if specified"
-        )));
+fn invalid(field: &str, value: &Value, why: &str, name: &str) -> StatusError {
+    let error = FieldError::invalid(&Path::ROOT.child(field), value, why);
+    let kind = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
+    StatusError::invalid(&kind, name, vec![error])
+}
+
+fn check_name(request: &Object, namespace: &str, name: &str) -> Result<(), StatusError> {
+    let (given, given_namespace) = (request.name(), request.namespace());
+    if !given.is_empty() && given != name {
+        let why = "must match the service account name if specified";
+        return Err(invalid("metadata.name", &json!(given), why, name));
     }
-    if !request.namespace().is_empty() && request.namespace() != namespace {
-        let given = request.namespace();
-        return Err(StatusError::bad_request(format!(
-            "metadata.namespace: Invalid value: {given:?}: must match the service account namespace if specified"
-        )));
-    }
-    request.set_meta_str("name", name);
-    request.set_meta_str("namespace", namespace);
-    request.set_meta_str("creationTimestamp", &timestamp(now()));
-    if !request["spec"].is_object() {
-        request["spec"] = json!({});
+    if !given_namespace.is_empty() && given_namespace != namespace {
+        let why = "must match the service account namespace if specified";
+        return Err(invalid("metadata.namespace", &json!(given_namespace), why, name));
     }
     Ok(())
 }
 
-fn expiration_seconds(request: &Object, name: &str) -> Result<i64, StatusError> {
+fn check_uid(request: &Object, account: &Object) -> Result<(), StatusError> {
+    let (given, own) = (request.uid(), account.uid());
+    if given.is_empty() || given == own {
+        return Ok(());
+    }
+    let why = format!("the UID in the token request ({given}) does not match the UID of the service account ({own})");
+    Err(StatusError::conflict(&GroupResource::new("authentication.k8s.io", "TokenRequest"), account.name(), why))
+}
+
+fn complete(request: &mut Object, account: &Object) {
+    request.set_meta_str("name", account.name());
+    request.set_meta_str("namespace", account.namespace());
+    request.set_meta_str("uid", account.uid());
+    request.set_meta_str("creationTimestamp", &timestamp(now()));
+    if !request["spec"].is_object() {
+        request["spec"] = json!({});
+    }
+}
+
+fn expiration_seconds(request: &Object) -> Result<i64, StatusError> {
     let Some(value) = request.pointer("/spec/expirationSeconds").filter(|v| !v.is_null()) else {
         return Ok(DEFAULT_EXPIRATION);
     };
@@ -101,11 +129,7 @@ fn expiration_seconds(request: &Object, name: &str) -> Result<i64, StatusError> 
         _ if seconds > MAX_EXPIRATION => "may not specify a duration larger than 2^32 seconds",
         _ => return Ok(seconds),
     };
-    let root = Path::ROOT;
-    let spec = root.child("spec");
-    let error = FieldError::invalid(&spec.child("expirationSeconds"), value, why);
-    let kind = GroupVersionKind::new("authentication.k8s.io", "v1", "TokenRequest");
-    Err(StatusError::invalid(&kind, name, vec![error]))
+    Err(invalid("spec.expirationSeconds", value, why, ""))
 }
 
 fn bound(object: &Object) -> BoundObject {

@@ -250,8 +250,13 @@ pub fn remember_stored_version(object: &mut Value) {
     }
 }
 
-/// Formats that no value is checked for.
-pub fn warnings(object: &Object) -> Vec<String> {
+/// New formats that no value is checked for.
+pub fn warnings(object: &Object, old: Option<&Object>) -> Vec<String> {
+    let known = old.map(unknown_formats).unwrap_or_default();
+    unknown_formats(object).into_iter().filter(|warning| !known.contains(warning)).collect()
+}
+
+fn unknown_formats(object: &Object) -> Vec<String> {
     let mut found = Vec::new();
     let schemas: Vec<&Value> =
         list(&object["spec"], "versions").iter().map(|v| &v["schema"]["openAPIV3Schema"]).collect();

@@ -66,7 +66,7 @@ pub fn validate(c: &mut Checker, root: &Value, with_status: bool) {
         let errors = structural::validate(c, root);
         match errors.is_empty() {
             true => defaults::validate(c, root),
-            false => c.extend(errors),
+            false => c.extend_errors(errors),
         }
     }
     node(c, root, Place { root: true, ..Place::default() });

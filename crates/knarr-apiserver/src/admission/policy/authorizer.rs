@@ -52,6 +52,7 @@ fn decided(decision: authorization::Decision) -> Decision {
     let (allowed, reason) = match decision {
         authorization::Decision::Allow { reason } => (true, reason),
         authorization::Decision::Deny { reason } | authorization::Decision::NoOpinion { reason } => (false, reason),
+        authorization::Decision::Failed { error, .. } => return Decision { error: Some(error), ..Decision::default() },
     };
     Decision { allowed, reason, error: None }
 }

@@ -17,7 +17,7 @@ pub use escalation::{compact_string, covers, quoted_list};
 pub use index::{Index, RoleKey};
 pub use rule::Rule;
 
-use super::{Attributes, Authorizer, Decision};
+use super::{Attributes, Authorizer, Decision, Enumerated};
 use crate::authentication::User;
 use crate::objects::{Change, Objects};
 
@@ -115,6 +115,11 @@ impl Authorizer for Rbac {
             }
         }
         Decision::NoOpinion { reason: unresolved(&missing) }
+    }
+
+    fn rules_for(&self, user: &User, namespace: &str) -> Enumerated {
+        let (rules, errors) = Rbac::rules_for(self, user, namespace);
+        Enumerated { rules, incomplete: !errors.is_empty(), errors }
     }
 }
 
