@@ -13,6 +13,7 @@
 
 pub mod apply;
 pub mod convert;
+pub mod custom_resource;
 pub mod decode;
 pub mod default;
 pub mod field;

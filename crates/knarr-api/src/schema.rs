@@ -134,6 +134,8 @@ pub struct Type {
     pub gvks: Vec<GroupVersionKind>,
     pub special: Special,
     pub map: MapKind,
+    /// Whether it may have fields beyond these, of any type.
+    pub open: bool,
     /// Sorted by name.
     pub fields: Vec<Field>,
     /// Indexes of the fields that are shown even when zero.
@@ -231,6 +233,7 @@ fn parse_type(name: &str, row: &Value, ids: &HashMap<String, TypeId, FixedState>
         gvks: row["gvk"].as_array().into_iter().flatten().map(parse_gvk).collect(),
         special: special(name, row),
         map: map_kind(&row["map-type"]),
+        open: false,
         fields,
         always: Vec::new(),
         inline: parse_messages(&row["inline"]),

@@ -1,5 +1,7 @@
 //! What a kind does beyond the schema table. One row a kind; the registry knows only this trait.
 
+use std::borrow::Cow;
+
 use crate::field::ErrorList;
 use crate::object::Object;
 use crate::resource::{GroupResource, GroupVersionKind};
@@ -67,14 +69,30 @@ pub trait Strategy: Send + Sync {
         &[]
     }
 
+    /// Whether the kind has a generation.
+    fn has_generation(&self) -> bool {
+        !self.generation_fields().is_empty()
+    }
+
+    /// Whether this change counts in `metadata.generation`; `None` where the kind has none.
+    fn counts(&self, object: &Object, old: &Object) -> Option<bool> {
+        let fields = self.generation_fields();
+        (!fields.is_empty()).then(|| fields.iter().any(|field| object[*field] != old[*field]))
+    }
+
     /// Fields beyond `metadata.name` and `metadata.namespace` that a field selector may name, with their current values.
-    fn selectable_fields(&self, _object: &Object) -> Vec<(&'static str, String)> {
+    fn selectable_fields(&self, _object: &Object) -> Vec<(Cow<'static, str>, String)> {
         Vec::new()
     }
 
-    /// The names of [`Strategy::selectable_fields`], known without an object.
-    fn selectable_field_names(&self) -> &'static [&'static str] {
-        &[]
+    /// Whether a field selector may name this field.
+    fn selects_by(&self, _field: &str) -> bool {
+        false
+    }
+
+    /// Whether there are any [`Strategy::selectable_fields`].
+    fn has_selectable_fields(&self) -> bool {
+        false
     }
 
     /// Seconds of grace a delete gets where the request does not say; `None` means deletion is immediate.

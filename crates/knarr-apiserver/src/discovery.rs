@@ -113,7 +113,7 @@ fn resource_values(served: &Served) -> Vec<Value> {
     let row = &served.resource;
     let mut main = json!({
         "name": row.resource, "singularName": row.singular, "namespaced": row.namespaced(),
-        "kind": row.kind.kind, "verbs": row.verbs,
+        "kind": row.kind.kind, "verbs": served.shown_verbs(),
     });
     if !row.short_names.is_empty() {
         main["shortNames"] = json!(row.short_names);
@@ -226,7 +226,7 @@ fn resource_discovery(served: &Served) -> Value {
     let scope = if row.namespaced() { "Namespaced" } else { "Cluster" };
     let mut value = json!({
         "resource": row.resource, "responseKind": kind_value(&served.resource.kind, row), "scope": scope,
-        "singularResource": row.singular, "verbs": row.verbs,
+        "singularResource": row.singular, "verbs": served.shown_verbs(),
     });
     if !row.short_names.is_empty() {
         value["shortNames"] = json!(row.short_names);

@@ -13,6 +13,7 @@ pub mod authorization;
 pub mod bootstrap;
 pub mod cache;
 pub mod chain;
+pub mod custom_resources;
 pub mod deprecation;
 pub mod discovery;
 pub mod flow_control;

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::request::Parts;
 use http::{Response, StatusCode};
+use knarr_api::custom_resource::Definition;
+use knarr_api::openapi::custom::Published;
 use knarr_api::status::Reason;
-use knarr_api::{GroupVersion, Resource, StatusError, openapi};
+use knarr_api::{GroupVersion, StatusError, openapi};
 use serde_json::{Value, json};
 
 use crate::aggregation::Aggregator;
+use crate::custom_resources;
 use crate::http::Body;
 use crate::http::negotiate;
 use crate::http::respond;
@@ -75,7 +78,7 @@ fn document(registry: &Registry, aggregator: &Aggregator, words: &[String]) -> O
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["openapi", "v2"] => {
-            let mut document = openapi::v2();
+            let mut document = v2(registry);
             aggregator.add_openapi_v2(&mut document);
             Some(document)
         }
@@ -93,9 +96,45 @@ fn v3(registry: &Registry, path: &str) -> Option<Value> {
     openapi::v3(path).or_else(|| {
         let customs = customs(registry);
         let (version, rows) = customs.iter().find(|(version, _)| custom_path(version) == path)?;
-        let resources: Vec<&Resource> = rows.iter().map(|s| &*s.resource).collect();
-        Some(openapi::v3_of_resources(&rows.first()?.schema, version, &resources))
+        let schemas = schemas(registry, rows);
+        Some(openapi::custom::v3(version, &published(rows, &schemas)))
     })
+}
+
+fn v2(registry: &Registry) -> Value {
+    let mut document = openapi::v2();
+    for rows in customs(registry).values() {
+        let schemas = schemas(registry, rows);
+        openapi::custom::add_to_v2(&mut document, &published(rows, &schemas));
+    }
+    document
+}
+
+/// The schema of each row, as its definition has it.
+fn schemas(registry: &Registry, rows: &[Arc<Served>]) -> Vec<Value> {
+    let definitions = registry.cache(&custom_resources::definitions());
+    let snapshot = definitions.snapshot();
+    let schema = |served: &Arc<Served>| {
+        let name = served.custom.as_ref().map(|custom| custom.kind.name.as_str()).unwrap_or_default();
+        let object = snapshot.get(name).map(|entry| entry.object()).unwrap_or_default();
+        let found = Definition(&object).versions().find(|v| v.name == served.kind.version).map(|v| v.schema.clone());
+        found.unwrap_or_default()
+    };
+    rows.iter().map(schema).collect()
+}
+
+fn published<'a>(rows: &'a [Arc<Served>], schemas: &'a [Value]) -> Vec<Published<'a>> {
+    let one = |(served, schema): (&'a Arc<Served>, &'a Value)| {
+        let custom = served.custom.as_deref()?;
+        Some(Published {
+            resource: &served.resource,
+            list_kind: &custom.list_kind,
+            schema,
+            keeps_unknown: custom.kind.keeps_unknown,
+            selectable: &custom.selectable,
+        })
+    };
+    rows.iter().zip(schemas).filter_map(one).collect()
 }
 
 fn custom_path(version: &GroupVersion) -> String {
@@ -104,7 +143,7 @@ fn custom_path(version: &GroupVersion) -> String {
 
 fn customs(registry: &Registry) -> BTreeMap<GroupVersion, Vec<Arc<Served>>> {
     let mut customs: BTreeMap<GroupVersion, Vec<Arc<Served>>> = BTreeMap::new();
-    for served in registry.table().rows.iter().filter(|s| s.custom) {
+    for served in registry.table().rows.iter().filter(|s| s.custom.is_some()) {
         customs.entry(served.resource.group_version()).or_default().push(served.clone());
     }
     customs
@@ -115,7 +154,8 @@ fn index(registry: &Registry) -> Value {
     let mut index = openapi::v3_index();
     for (version, rows) in customs(registry) {
         let path = custom_path(&version);
-        let hash = hash_of(rows.iter().map(|s| s.definition.clone()).collect::<Vec<_>>().join(","));
+        let states: Vec<&str> = rows.iter().filter_map(|s| s.custom.as_ref()).map(|c| c.kind.state.as_str()).collect();
+        let hash = hash_of(states.join(","));
         index["paths"][&path] = json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")});
     }
     index

@@ -19,7 +19,7 @@ use crate::registry::commit::{self, Target};
 use crate::registry::delete::{self, DeleteOptions};
 use crate::registry::options::{self, ListOptions, Query, WriteOptions};
 use crate::registry::patch::{Patch, PatchType};
-use crate::registry::read::ListError;
+use crate::registry::read::{ListError, check_fields};
 use crate::registry::render::{Presenter, Written};
 use crate::registry::update::{Change, Replace};
 use crate::registry::{Registry, Served, Writer, scale_requests};
@@ -65,9 +65,9 @@ impl Request {
     }
 
     pub fn presenter(&self) -> Result<Presenter, StatusError> {
-        let wanted = match self.served.custom {
-            true => negotiate::accept_without_protobuf(self.headers())?,
-            false => negotiate::accept(self.headers(), true)?,
+        let wanted = match &self.served.custom {
+            Some(_) => negotiate::accept_without_protobuf(self.headers())?,
+            None => negotiate::accept(self.headers(), true)?,
         };
         Ok(Presenter::new(&self.served, wanted))
     }
@@ -84,11 +84,15 @@ impl Resources {
         }
         let user = parts.extensions.get::<Arc<User>>().cloned().unwrap_or_default();
         let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let custom = served.custom.clone();
         let request = Request { info, user, served, parts, query, body };
         let info = request.info.clone();
         let mut response = self.dispatch(request).await.unwrap_or_else(|error| respond::from_error(&error));
         if let Some(deprecated) = deprecation::of(&info.group, &info.version, &info.resource) {
             self.warn(&info, deprecated, &mut response);
+        }
+        if let Some(deprecation) = custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
+            respond::add_warnings(&mut response, std::slice::from_ref(deprecation));
         }
         response
     }
@@ -127,14 +131,18 @@ impl Resources {
         let at_least = options::resource_version(request.query.get("resourceVersion"))?;
         let info = &request.info;
         let entry = self.registry.get(&request.served, &info.namespace, &info.name, at_least).await?;
-        presenter.single(StatusCode::OK, &Written::Stored(entry))
+        presenter.single(StatusCode::OK, &Written::Stored(entry)).await
     }
 
     async fn list(&self, request: Request) -> Answer {
-        let options = ListOptions::read(&request.query, false)?;
-        let presenter = request.presenter()?.include(request.query.get("includeObject"))?;
+        let mut options = ListOptions::read(&request.query, false)?;
+        let mut presenter = request.presenter()?.include(request.query.get("includeObject"))?;
+        if request.served.asks_webhook() {
+            check_fields(&request.served, &options)?;
+            presenter = presenter.select_converted(std::mem::take(&mut options.fields));
+        }
         match self.registry.list(&request.served, &request.info.namespace, &options).await {
-            Ok(page) => presenter.list(&page),
+            Ok(page) => presenter.list(&page).await,
             Err(ListError::Status(error)) => Err(error),
             Err(ListError::ContinueExpired { inconsistent }) => Ok(continue_expired(&inconsistent)),
         }
@@ -160,7 +168,7 @@ impl Resources {
         let decoded = served.decode(&body, encoding, writer.options.field_validation)?;
         writer.warnings = decoded.warnings;
         let written = self.registry.create(&served, &namespace, decoded.object, &mut writer).await?;
-        let mut response = presenter.single(StatusCode::CREATED, &written)?;
+        let mut response = presenter.single(StatusCode::CREATED, &written).await?;
         respond::add_warnings(&mut response, &writer.warnings);
         Ok(response)
     }
@@ -206,8 +214,9 @@ impl Resources {
         presenter: &Presenter,
     ) -> Answer {
         let updated = self.registry.update(target, change, &mut writer).await?;
+        writer.warnings.splice(..0, change.take_warnings());
         let status = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
-        let mut response = presenter.single(status, &updated.written)?;
+        let mut response = presenter.single(status, &updated.written).await?;
         respond::add_warnings(&mut response, &writer.warnings);
         Ok(response)
     }
@@ -219,7 +228,7 @@ impl Resources {
         let body = request.body.collect_limited().await?;
         let options = DeleteOptions::read(&body, &request.query)?;
         let deleted = self.registry.delete(&target, &options, &mut writer).await?;
-        let mut response = delete::answer(&target, &options, &deleted, &presenter)?;
+        let mut response = delete::answer(&target, &options, &deleted, &presenter).await?;
         respond::add_warnings(&mut response, &writer.warnings);
         Ok(response)
     }
@@ -232,7 +241,7 @@ impl Resources {
         let body = request.body.collect_limited().await?;
         let options = DeleteOptions::read(&body, &request.query)?;
         let page = self.registry.delete_collection(&served, &namespace, &list, &options, &writer).await?;
-        presenter.list(&page)
+        presenter.list(&page).await
     }
 
     /// An endpoint at a node, a pod or a service.

@@ -74,7 +74,7 @@ impl<'s> Typed<'s> {
     /// The atom of a map's or struct's entry. `None` where a struct has no such field.
     pub fn entry(self, atom: Atom<'s>, key: &str) -> Option<Atom<'s>> {
         match atom {
-            Atom::Struct(ty) => ty.field(key).map(|f| self.field(f)),
+            Atom::Struct(ty) => ty.field(key).map(|f| self.field(f)).or(ty.open.then_some(Atom::Deduced)),
             Atom::Map(value) => Some(self.item(value)),
             _ => Some(Atom::Deduced),
         }
@@ -150,7 +150,7 @@ impl<'s> Typed<'s> {
                     let Some(entry) = self.entry(atom, key) else { continue };
                     path.push(format!("f:{key}").into());
                     self.collect(entry, value, path, set);
-                    let free = !matches!(atom, Atom::Struct(_));
+                    let free = !matches!(atom, Atom::Struct(ty) if ty.field(key).is_some());
                     if free || value.is_null() || value.as_object().is_some_and(Map::is_empty) {
                         set.insert(path);
                     }

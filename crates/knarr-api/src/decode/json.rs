@@ -122,6 +122,13 @@ pub fn decode(src: &[u8], schema: &Schema, id: TypeId) -> Result<Outcome, String
     }
 }
 
+/// Decodes well-formed JSON as it is; of the strict errors, there are only duplicate fields.
+pub fn decode_untyped(src: &[u8]) -> Result<Outcome, String> {
+    let mut decoder = Decoder { src, pos: 0, schema: crate::schema::schema(), type_error: None, strict: Vec::new() };
+    let value = decoder.untyped(Place::ROOT).map_err(|Fatal(text)| text)?;
+    Ok(Outcome { value, strict: decoder.strict })
+}
+
 struct Decoder<'a> {
     src: &'a [u8],
     pos: usize,

@@ -122,8 +122,38 @@ fn finish(
     Ok(Decoded { object: outcome.value, warnings })
 }
 
+/// Any object: its tree as it is, and the duplicate fields in its text.
+pub(crate) fn read_untyped(
+    bytes: &[u8],
+    encoding: Encoding,
+    kind: &GroupVersionKind,
+) -> Result<(Object, Vec<String>), StatusError> {
+    let converted;
+    let json = match encoding {
+        Encoding::Json => bytes,
+        Encoding::Yaml => {
+            converted = yaml::to_json(bytes).map_err(|why| unrecognized(kind, &why, bytes))?;
+            converted.as_slice()
+        }
+    };
+    syntax::check(json).map_err(|why| unrecognized(kind, &format!("{NO_KIND}{why}"), json))?;
+    said::type_meta(json).map_err(|why| unrecognized(kind, &format!("{NO_KIND}{why}"), json))?;
+    let outcome = json::decode_untyped(json).map_err(|why| not_handled(kind, &why))?;
+    Ok((outcome.value, outcome.strict))
+}
+
+/// An `ObjectMeta` in the form of its type, and the paths of what it does not know.
+pub(crate) fn decode_metadata(metadata: &serde_json::Value) -> Result<(serde_json::Value, Vec<String>), String> {
+    let id = schema().by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").ok_or("no type for metadata")?;
+    let text = serde_json::to_vec(metadata).map_err(|e| e.to_string())?;
+    let outcome = json::decode(&text, schema(), id)?;
+    let path =
+        |text: &String| text.strip_prefix("unknown field \"").and_then(|t| t.strip_suffix('"')).map(str::to_string);
+    Ok((outcome.value, outcome.strict.iter().filter_map(path).collect()))
+}
+
 /// A body of a known kind that cannot be decoded.
-fn not_handled(kind: &GroupVersionKind, why: &str) -> StatusError {
+pub(crate) fn not_handled(kind: &GroupVersionKind, why: &str) -> StatusError {
     StatusError::bad_request(format!(
         "{} in version \"{}\" cannot be handled as a {}: {why}",
         kind.kind, kind.version, kind.kind
@@ -131,7 +161,7 @@ fn not_handled(kind: &GroupVersionKind, why: &str) -> StatusError {
 }
 
 /// A body whose kind cannot even be read.
-fn unrecognized(kind: &GroupVersionKind, why: &str, body: &[u8]) -> StatusError {
+pub(crate) fn unrecognized(kind: &GroupVersionKind, why: &str, body: &[u8]) -> StatusError {
     let shown = said::summary(body);
     StatusError::bad_request(format!(
         "the object provided is unrecognized (must be of type {}): {why} ({shown})",

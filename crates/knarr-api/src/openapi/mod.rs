@@ -3,6 +3,7 @@
 //! Rendering takes some milliseconds and some megabytes; nothing of it stays resident. The server keeps the finished bytes
 //! for as long as it likes; [`hash`] names a document's content without rendering it.
 
+pub mod custom;
 mod definitions;
 mod descriptions;
 mod operations;
@@ -14,7 +15,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
 
-use definitions::{Definitions, closure};
+use definitions::Definitions;
+pub use definitions::closure;
 use descriptions::Descriptions;
 use operations::meta;
 use paths::Paths;

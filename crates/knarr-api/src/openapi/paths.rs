@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Dialect;
 use super::operations::{self, Answer, Operation, in_path, meta, query};
-use crate::resource::{GroupVersion, GroupVersionKind, Resource, Subresource};
+use crate::resource::{GroupVersion, GroupVersionKind, Resource, Subresource, built_in};
 use crate::schema::Schema;
 
 pub struct Paths<'s> {
@@ -187,7 +187,11 @@ impl<'s> Paths<'s> {
     }
 
     fn definition(&self, gvk: &GroupVersionKind) -> String {
-        self.schema.by_gvk(gvk).map(|id| self.schema.get(id).name.clone()).unwrap_or_else(|| meta("Status"))
+        match self.schema.by_gvk(gvk) {
+            Some(id) => self.schema.get(id).name.clone(),
+            None if built_in().by_gvk(gvk).is_some() => meta("Status"),
+            None => super::custom::definition_name(gvk),
+        }
     }
 
     fn plain(&self, named: &Named<'_>, action: &'static str) -> Operation {

@@ -62,12 +62,12 @@ impl FieldSelector {
     }
 
     /// Refuses fields that the kind cannot be selected by: beyond `metadata.name` and `metadata.namespace` (which
-    /// cluster-scoped kinds accept too, as upstream does) only `extra` are known.
-    pub fn require_known(&self, extra: &[&str]) -> Result<(), SelectorError> {
-        let known = |field: &str| matches!(field, "metadata.name" | "metadata.namespace") || extra.contains(&field);
+    /// cluster-scoped kinds accept too, as upstream does) only those are known that `selects_by` says; `plain` kinds have none.
+    pub fn require_known(&self, plain: bool, selects_by: impl Fn(&str) -> bool) -> Result<(), SelectorError> {
+        let known = |field: &str| matches!(field, "metadata.name" | "metadata.namespace") || selects_by(field);
         match self.terms.iter().find(|t| !known(&t.field)) {
             None => Ok(()),
-            Some(term) if extra.is_empty() => Err(SelectorError::new(format!(
+            Some(term) if plain => Err(SelectorError::new(format!(
                 "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
                 Value::from(term.field.as_str())
             ))),
@@ -193,13 +193,13 @@ mod tests {
     fn unknown_fields_are_refused() {
         let selector = FieldSelector::parse("spec.x=1").expect("valid");
         assert_eq!(
-            selector.require_known(&[]).expect_err("unknown").to_string(),
+            selector.require_known(true, |_| false).expect_err("unknown").to_string(),
             "\"spec.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
         );
         assert_eq!(
-            selector.require_known(&["spec.y"]).expect_err("unknown").to_string(),
+            selector.require_known(false, |field| field == "spec.y").expect_err("unknown").to_string(),
             "field label not supported: spec.x"
         );
-        assert!(selector.require_known(&["spec.x"]).is_ok());
+        assert!(selector.require_known(false, |field| field == "spec.x").is_ok());
     }
 }

@@ -222,12 +222,12 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         validate: crd::custom_resource_definition,
-        prepare: |_, object| {
-            object["status"] = json!({
-                "conditions": null, "storedVersions": [], "acceptedNames": {"plural": "", "kind": ""}
-            });
-            crd::remember_stored_version(object);
-        },
+        validate_update: Some(crd::update),
+        validate_status: crd::update_status,
+        prepare: |_, object| crd::prepare(object),
+        prepare_update: |object, _| crd::remember_stored_version(object),
+        warnings: crd::warnings,
+        unconditional: false,
         ..Row::with_status("apiextensions.k8s.io", "CustomResourceDefinition")
     },
     Row {

@@ -1,5 +1,7 @@
 //! A strategy as a row of data: functions for what is particular, flags for the rest.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use super::subresource;
@@ -164,12 +166,16 @@ impl Strategy for Row {
         self.generation
     }
 
-    fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
-        self.selectable.iter().map(|name| (*name, selectable_value(object, name))).collect()
+    fn selectable_fields(&self, object: &Object) -> Vec<(Cow<'static, str>, String)> {
+        self.selectable.iter().map(|name| (Cow::Borrowed(*name), selectable_value(object, name))).collect()
     }
 
-    fn selectable_field_names(&self) -> &'static [&'static str] {
-        self.selectable
+    fn selects_by(&self, field: &str) -> bool {
+        self.selectable.contains(&field)
+    }
+
+    fn has_selectable_fields(&self) -> bool {
+        !self.selectable.is_empty()
     }
 
     fn default_grace_seconds(&self, object: &Object) -> Option<i64> {

@@ -103,6 +103,38 @@ impl Checker {
         self.errors
     }
 
+    /// A checker at the same path, with no errors yet.
+    pub fn fresh(&self) -> Checker {
+        Checker::starting_at(&self.path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Takes errors with their full paths.
+    pub fn extend_errors(&mut self, errors: ErrorList) {
+        self.errors.extend(errors);
+    }
+
+    /// Takes errors whose paths start here; those without a path stand here too.
+    pub fn extend_below(&mut self, errors: ErrorList) {
+        for mut error in errors {
+            error.path = match error.path.as_str() {
+                "<nil>" => self.path.clone(),
+                path => self.path_of(path),
+            };
+            self.errors.push(error);
+        }
+    }
+
+    /// A required field at a path of its own.
+    pub fn required_at(&mut self, path: &str, detail: &str) {
+        let path = path.to_string();
+        self.errors.push(FieldError { kind: ErrorKind::Required, path, value: None, detail: detail.into() });
+    }
+
     /// Takes over what another found.
     pub fn extend(&mut self, other: Checker) {
         self.shown += other.shown;

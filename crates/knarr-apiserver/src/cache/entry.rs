@@ -11,7 +11,17 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// Reads the selectable fields of a kind beyond name and namespace.
-pub type FieldsOf = Arc<dyn Fn(&Object) -> Vec<(&'static str, String)> + Send + Sync>;
+pub type FieldsOf = Arc<dyn Fn(&Object) -> Vec<(Cow<'static, str>, String)> + Send + Sync>;
+
+/// Brings a stored object into the form of its kind as it now is; true if that changed it.
+pub type Shape = Arc<dyn Fn(&mut Object) -> bool + Send + Sync>;
+
+/// How stored bytes become what readers see, where that is not simply the bytes.
+#[derive(Clone, Default)]
+pub struct Reader {
+    pub shape: Option<Shape>,
+    pub fields_of: Option<FieldsOf>,
+}
 
 /// An immutable stored object. Cloning an `Arc` of it is the whole cost of reading it.
 #[derive(Debug)]
@@ -22,13 +32,15 @@ pub struct Entry {
     pub uid: Box<str>,
     pub labels: Box<[(Box<str>, Box<str>)]>,
     /// Selectable fields beyond name and namespace.
-    pub fields: Box<[(&'static str, String)]>,
+    pub fields: Box<[(Cow<'static, str>, String)]>,
     /// The object as JSON with its `resourceVersion` in place.
     bytes: Bytes,
     /// Where the digits of the `resourceVersion` stand in `bytes`.
     version_at: (u32, u32),
     /// Where `"metadata":` stands, if only the type stands before it.
     untyped_at: Option<u32>,
+    /// What the store holds, where the reader changed it.
+    stored: Option<Bytes>,
 }
 
 /// Stored bytes that are not an object.
@@ -58,8 +70,34 @@ const VERSION_FIELD: &[u8] = b"\"resourceVersion\":\"";
 
 impl Entry {
     /// Reads what the store holds under `key`: JSON without a `resourceVersion`, which is `revision`.
-    pub fn parse(key: Arc<str>, stored: &[u8], revision: u64, fields_of: Option<&FieldsOf>) -> Result<Entry, BadEntry> {
-        Self::read(key.clone(), stored, revision, fields_of).map_err(|source| BadEntry { key: key.to_string(), source })
+    pub fn parse(key: Arc<str>, stored: &[u8], revision: u64, reader: &Reader) -> Result<Entry, BadEntry> {
+        let read = match &reader.shape {
+            Some(shape) => Self::read_shaped(key.clone(), stored, revision, shape, reader.fields_of.as_ref()),
+            None => Self::read(key.clone(), stored, revision, reader.fields_of.as_ref()),
+        };
+        read.map_err(|source| BadEntry { key: key.to_string(), source })
+    }
+
+    /// The same object read in another way.
+    pub fn read_again(&self, reader: &Reader) -> Result<Entry, BadEntry> {
+        let stored = self.stored.clone().map_or_else(|| stored_json(&mut self.object()), Ok);
+        let stored = stored.map_err(|source| BadEntry { key: self.key.to_string(), source })?;
+        Self::parse(self.key.clone(), &stored, self.revision, reader)
+    }
+
+    fn read_shaped(
+        key: Arc<str>,
+        stored: &[u8],
+        revision: u64,
+        shape: &Shape,
+        fields_of: Option<&FieldsOf>,
+    ) -> Result<Entry, serde_json::Error> {
+        let mut object: Object = serde_json::from_slice(stored)?;
+        if !shape(&mut object) {
+            return Self::read(key, stored, revision, fields_of);
+        }
+        let entry = Self::read(key, &stored_json(&mut object)?, revision, fields_of)?;
+        Ok(Entry { stored: Some(Bytes::copy_from_slice(stored)), ..entry })
     }
 
     fn read(
@@ -86,6 +124,7 @@ impl Entry {
             bytes,
             version_at,
             untyped_at: untyped_at.map(|at| at as u32),
+            stored: None,
         })
     }
 
@@ -127,7 +166,7 @@ impl Entry {
         match name {
             "metadata.name" => Some(self.name()),
             "metadata.namespace" => Some(self.namespace()),
-            _ => self.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_str()),
+            _ => self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str()),
         }
     }
 
@@ -193,7 +232,7 @@ mod tests {
     #[test]
     fn the_revision_is_spliced_in_and_replaced() {
         let stored = br#"{"data":{"metadata":"{"},"metadata":{"labels":{"a":"b"},"name":"n","uid":"u"}}"#;
-        let entry = Entry::parse("ns/n".into(), stored, 42, None).expect("parses");
+        let entry = Entry::parse("ns/n".into(), stored, 42, &Reader::default()).expect("parses");
         assert_eq!(entry.object()["metadata"]["resourceVersion"], "42");
         assert_eq!((entry.namespace(), entry.name(), &*entry.uid), ("ns", "n", "u"));
         assert!(entry.matches(&LabelSelector::parse("a=b").expect("valid"), &FieldSelector::everything()));
@@ -207,14 +246,14 @@ mod tests {
         let mut object: Object = serde_json::json!({"apiVersion": "v1", "data": {}, "kind": "K", "metadata": {"name": "n", "resourceVersion": "9"}});
         let stored = stored_json(&mut object).expect("writes");
         assert_eq!(stored, r#"{"kind":"K","apiVersion":"v1","metadata":{"name":"n"},"data":{}}"#);
-        let entry = Entry::parse("n".into(), &stored, 1, None).expect("parses");
+        let entry = Entry::parse("n".into(), &stored, 1, &Reader::default()).expect("parses");
         assert_eq!(entry.untyped_json(), br#""metadata":{"resourceVersion":"1","name":"n"},"data":{}}"#);
     }
 
     #[test]
     fn empty_metadata_and_nonsense_are_survived() {
-        let entry = Entry::parse("n".into(), br#"{"metadata":{ }}"#, 7, None).expect("parses");
+        let entry = Entry::parse("n".into(), br#"{"metadata":{ }}"#, 7, &Reader::default()).expect("parses");
         assert_eq!(entry.object()["metadata"]["resourceVersion"], "7");
-        assert!(Entry::parse("n".into(), b"[]", 7, None).is_err());
+        assert!(Entry::parse("n".into(), b"[]", 7, &Reader::default()).is_err());
     }
 }

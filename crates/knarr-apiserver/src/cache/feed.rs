@@ -119,11 +119,11 @@ impl Way {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::Entry;
+    use crate::cache::{Entry, Reader};
 
     fn entry(name: &str, revision: u64) -> Arc<Entry> {
         let stored = format!(r#"{{"kind":"K","apiVersion":"v1","metadata":{{"name":"{name}"}}}}"#);
-        Arc::new(Entry::parse(name.into(), stored.as_bytes(), revision, None).expect("parses"))
+        Arc::new(Entry::parse(name.into(), stored.as_bytes(), revision, &Reader::default()).expect("parses"))
     }
 
     /// Any past state is found, whether it lies before or after the nearest root, and each is as it was.

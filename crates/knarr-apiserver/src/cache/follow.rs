@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cache, CacheMap, Change, Entry, FieldsOf};
+use super::{Cache, CacheMap, Change, Entry, Reader};
 
 /// Every key starts with it.
 pub const ROOT: &str = "/registry/";
@@ -22,7 +22,7 @@ pub const ROOT: &str = "/registry/";
 const REPLAYED_REVISIONS: u64 = 2_000;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-type FieldsByResource = Box<dyn Fn(&GroupResource) -> Option<FieldsOf> + Send + Sync>;
+type ReaderByResource = Box<dyn Fn(&GroupResource) -> Reader + Send + Sync>;
 
 /// The caches of all resources, those unknown yet included (a custom resource's objects may come before its definition).
 pub struct Caches {
@@ -33,8 +33,8 @@ pub struct Caches {
     progress: watch::Sender<u64>,
     /// A watch of the store is open.
     following: AtomicBool,
-    /// The fields that selectors of each kind may name.
-    fields_of: FieldsByResource,
+    /// How objects of each kind are read at first.
+    reader_of: ReaderByResource,
 }
 
 /// The key of an object: `/registry/[group/]resource/[namespace/]name`.
@@ -70,14 +70,14 @@ fn parse_store_key(key: &str, is_core: impl Fn(&str) -> bool) -> Option<(GroupRe
 }
 
 impl Caches {
-    pub fn new(fields_of: impl Fn(&GroupResource) -> Option<FieldsOf> + Send + Sync + 'static) -> Self {
+    pub fn new(reader_of: impl Fn(&GroupResource) -> Reader + Send + Sync + 'static) -> Self {
         Caches {
             by_resource: ArcSwap::default(),
             grow: Mutex::new(()),
             applied: AtomicU64::new(0),
             progress: watch::Sender::new(0),
             following: AtomicBool::new(false),
-            fields_of: Box::new(fields_of),
+            reader_of: Box::new(reader_of),
         }
     }
 
@@ -88,7 +88,7 @@ impl Caches {
         }
         let _growing = self.grow.lock();
         let mut map = CacheMap::clone(&self.by_resource.load());
-        let make = || Arc::new(Cache::new(resource.clone(), (self.fields_of)(resource), self.applied()));
+        let make = || Arc::new(Cache::new(resource.clone(), (self.reader_of)(resource), self.applied()));
         let cache = map.entry(resource.clone()).or_insert_with(make).clone();
         self.by_resource.store(Arc::new(map));
         cache
@@ -136,7 +136,7 @@ impl Caches {
         let mut loaded: HashMap<GroupResource, Vec<Arc<Entry>>> = HashMap::new();
         for item in &items {
             if let Some((cache, key)) = self.locate(&item.key)
-                && let Some(entry) = parse_entry(&cache, key, item)
+                && let Some(entry) = parse_entry(&cache.reader.load(), key, item)
             {
                 loaded.entry(cache.resource.clone()).or_default().push(entry);
             }
@@ -187,24 +187,24 @@ impl Caches {
     }
 
     fn apply(&self, events: &[Event]) {
-        let mut batches: Vec<(Arc<Cache>, Vec<Change>)> = Vec::new();
+        let mut batches: Vec<(Arc<Cache>, Arc<Reader>, Vec<Change>)> = Vec::new();
         for event in events {
             let (Event::Put { current, .. } | Event::Delete { current, .. }) = event;
             let Some((cache, key)) = self.locate(&current.key) else { continue };
-            let at = batches.iter().position(|(c, _)| Arc::ptr_eq(c, &cache)).unwrap_or_else(|| {
-                batches.push((cache.clone(), Vec::new()));
+            let at = batches.iter().position(|(c, ..)| Arc::ptr_eq(c, &cache)).unwrap_or_else(|| {
+                batches.push((cache.clone(), cache.reader.load_full(), Vec::new()));
                 batches.len() - 1
             });
-            let changes = &mut batches[at].1;
+            let (_, reader, changes) = &mut batches[at];
             let before = newest(&cache, changes, key);
             let after = match event {
-                Event::Put { .. } => parse_entry(&cache, key, current),
+                Event::Put { .. } => parse_entry(reader, key, current),
                 Event::Delete { .. } => None,
             };
             changes.push(Change { revision: current.mod_revision.0, before, after });
         }
-        for (cache, changes) in batches {
-            cache.apply(changes);
+        for (cache, reader, changes) in batches {
+            cache.apply(changes, &reader);
         }
     }
 
@@ -224,8 +224,8 @@ fn newest(cache: &Cache, changes: &[Change], key: &str) -> Option<Arc<Entry>> {
 }
 
 /// An object that cannot be read is logged and left out: it must not stop the others.
-fn parse_entry(cache: &Cache, key: &str, item: &KeyValue) -> Option<Arc<Entry>> {
-    match Entry::parse(key.into(), &item.value, item.mod_revision.0, cache.fields_of.as_ref()) {
+fn parse_entry(reader: &Reader, key: &str, item: &KeyValue) -> Option<Arc<Entry>> {
+    match Entry::parse(key.into(), &item.value, item.mod_revision.0, reader) {
         Ok(entry) => Some(Arc::new(entry)),
         Err(error) => {
             tracing::error!(%error, "left out");

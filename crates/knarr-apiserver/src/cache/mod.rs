@@ -26,7 +26,7 @@ use knarr_api::GroupResource;
 use parking_lot::Mutex;
 
 pub use derived::Derived;
-pub use entry::{Entry, FieldsOf};
+pub use entry::{Entry, FieldsOf, Reader};
 use feed::Feed;
 pub use follow::Caches;
 use rendered::Rendered;
@@ -67,7 +67,7 @@ pub struct TooOld {
 /// The objects of one resource and who watches them.
 pub struct Cache {
     pub resource: GroupResource,
-    fields_of: Option<FieldsOf>,
+    reader: ArcSwap<Reader>,
     current: ArcSwap<Snapshot>,
     feed: Mutex<Feed>,
     /// Watches that no index narrows: each of them hears of every write.
@@ -78,10 +78,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    fn new(resource: GroupResource, fields_of: Option<FieldsOf>, floor: u64) -> Self {
+    fn new(resource: GroupResource, reader: Reader, floor: u64) -> Self {
         Cache {
             resource,
-            fields_of,
+            reader: ArcSwap::from_pointee(reader),
             current: ArcSwap::from_pointee(Snapshot::new(floor, [])),
             feed: Mutex::new(Feed::starting_at(floor)),
             broad_watches: Arc::default(),
@@ -141,10 +141,16 @@ impl Cache {
         Ok(Started { snapshot: self.current.load_full(), missed, receiver })
     }
 
-    fn apply(&self, changes: Vec<Change>) {
+    /// Applies changes whose objects were read by `reader`.
+    fn apply(&self, changes: Vec<Change>, reader: &Arc<Reader>) {
         let mut feed = self.feed.lock();
         let mut next = Snapshot::clone(&self.current.load());
-        for change in changes {
+        let current = self.reader.load();
+        let outdated = !Arc::ptr_eq(&current, reader);
+        for mut change in changes {
+            if outdated && let Some(again) = change.after.as_ref().and_then(|e| e.read_again(&current).ok()) {
+                change.after = Some(Arc::new(again));
+            }
             next.redo(&change);
             feed.remember(change);
         }
@@ -182,7 +188,23 @@ impl Cache {
         self.rendered.forget();
     }
 
-    fn close_watches(&self) {
+    /// Reads every object in another way from now on, those that are here already too. Nobody is told: it is not a change.
+    pub fn set_reader(&self, reader: Reader) {
+        let _writing = self.feed.lock();
+        let mut next = Snapshot::clone(&self.current.load());
+        for entry in self.current.load().entries.values() {
+            match entry.read_again(&reader) {
+                Ok(again) => next.insert(Arc::new(again)),
+                Err(error) => tracing::error!(%error, "left as it was"),
+            }
+        }
+        self.reader.store(Arc::new(reader));
+        self.current.store(Arc::new(next));
+        self.rendered.forget();
+    }
+
+    /// Ends every watch of this resource.
+    pub fn close_watches(&self) {
         self.feed.lock().watchers.close();
     }
 

@@ -292,14 +292,14 @@ fn forget_if_empty(values: &mut ByValue, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::FieldsOf;
+    use crate::cache::Reader;
     use crate::cache::mailbox::mailbox;
 
     fn entry(key: &str, node: &str) -> Arc<Entry> {
-        let fields = vec![("spec.nodeName", node.to_string()), ("status.phase", "Running".to_string())];
-        let fields_of: FieldsOf = Arc::new(move |_| fields.clone());
+        let fields = vec![("spec.nodeName".into(), node.to_string()), ("status.phase".into(), "Running".to_string())];
+        let reader = Reader { shape: None, fields_of: Some(Arc::new(move |_| fields.clone())) };
         let stored = br#"{"kind":"Pod","apiVersion":"v1","metadata":{}}"#;
-        Arc::new(Entry::parse(key.into(), stored, 1, Some(&fields_of)).expect("parses"))
+        Arc::new(Entry::parse(key.into(), stored, 1, &reader).expect("parses"))
     }
 
     fn selection(namespace: &str, fields: &str) -> Arc<Selection> {

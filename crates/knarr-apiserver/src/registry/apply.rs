@@ -20,7 +20,7 @@ pub struct Apply {
 impl Apply {
     /// Reads the configuration; from here on, ownership is the apply's to record.
     pub fn new(target: &Target, body: &Bytes, writer: &mut Writer) -> Result<Self, StatusError> {
-        let decoded = target.served.decode(body, Encoding::Yaml, writer.options.field_validation)?;
+        let decoded = target.served.decode_configuration(body, writer.options.field_validation)?;
         let mut config = decoded.object;
         keep_said(&mut config, body, knarr_api::decode::Encoding::Yaml);
         commit::ensure_name(target, &mut config)?;

@@ -13,9 +13,9 @@ use super::render::Written;
 use super::{Registry, Served, Writer};
 use crate::admission::{self, Operation};
 use crate::allocation::Reservation;
-use crate::cache::Entry;
 use crate::cache::entry::stored_json;
 use crate::cache::follow::store_key;
+use crate::cache::{Entry, Reader};
 
 /// The object that a write concerns.
 #[derive(Clone)]
@@ -65,28 +65,45 @@ impl From<StatusError> for CommitError {
 }
 
 /// The served version of what is stored.
-pub fn from_stored(served: &Served, object: Object) -> Result<Object, StatusError> {
+pub async fn from_stored(served: &Served, object: Object) -> Result<Object, StatusError> {
     if served.stored_as_served() {
         return Ok(object);
     }
-    Ok(convert_to(served, object, &served.kind))
+    convert_one(served, object, &served.kind).await
+}
+
+/// As [`from_stored`], of many objects at once: a webhook is asked only once.
+pub async fn all_from_stored(served: &Served, objects: Vec<Object>) -> Result<Vec<Object>, StatusError> {
+    if served.stored_as_served() {
+        return Ok(objects);
+    }
+    match &served.custom {
+        Some(custom) => custom.convert(objects, &served.kind).await,
+        None => Ok(objects.into_iter().map(|object| convert::convert(object, &served.kind)).collect()),
+    }
 }
 
 /// The stored version of what is served.
-pub fn to_stored(served: &Served, object: Object) -> Result<Object, StatusError> {
+pub async fn to_stored(served: &Served, object: Object) -> Result<Object, StatusError> {
     if served.stored_as_served() {
         return Ok(object);
     }
-    Ok(convert_to(served, object, &served.stored_kind))
+    convert_one(served, object, &served.stored_kind).await
 }
 
-/// Versions of a custom resource differ in nothing but their name, unless a webhook converts them.
-fn convert_to(served: &Served, mut object: Object, to: &GroupVersionKind) -> Object {
-    if served.custom {
-        object["apiVersion"] = to.api_version().into();
-        return object;
+async fn convert_one(served: &Served, object: Object, to: &GroupVersionKind) -> Result<Object, StatusError> {
+    let Some(custom) = &served.custom else { return Ok(convert::convert(object, to)) };
+    let mut converted = custom.convert(vec![object], to).await?;
+    converted.pop().ok_or_else(|| unexpected("a conversion lost its object"))
+}
+
+/// The served version of what is stored, for kinds whose conversion asks nobody.
+pub fn from_stored_at_once(served: &Served, object: Object) -> Object {
+    match &served.custom {
+        _ if served.stored_as_served() => object,
+        Some(custom) => custom.convert_plainly(object, &served.kind),
+        None => convert::convert(object, &served.kind),
     }
-    convert::convert(object, to)
 }
 
 /// One write's way through admission: first the plug-ins may change the object, and once it is otherwise ready they may refuse it.
@@ -179,7 +196,7 @@ impl Registry {
         object: Object,
         to: &GroupVersionKind,
     ) -> Result<Object, StatusError> {
-        Ok(convert_to(served, object, to))
+        convert_one(served, object, to).await
     }
 
     /// Reserves numbers (cluster IPs, node ports) for the kinds that have them.
@@ -201,7 +218,7 @@ impl Registry {
 
     /// Stores a ready object and waits until the caches have it.
     pub(super) async fn put(&self, target: &Target, object: Object, expect: Expect) -> Result<Arc<Entry>, CommitError> {
-        let mut object = to_stored(&target.served, object)?;
+        let mut object = to_stored(&target.served, object).await?;
         let bytes = stored_json(&mut object).map_err(StatusError::internal)?;
         let key = target.key();
         let cache = &target.served.cache;
@@ -216,7 +233,7 @@ impl Registry {
             Some(entry) => Ok(entry),
             // Somebody has already written again: answer with what this write made of it.
             None => {
-                let entry = Entry::parse(key.into(), &bytes, revision.0, None);
+                let entry = Entry::parse(key.into(), &bytes, revision.0, &Reader::default());
                 Ok(Arc::new(entry.map_err(StatusError::internal)?))
             }
         }
@@ -246,10 +263,12 @@ impl Registry {
         self.wait_until_fresh().await?;
         let key = target.key();
         let entry = target.served.cache.snapshot().get(&key).cloned();
-        if entry.is_none() {
+        let Some(entry) = entry else {
             self.check_absent(&target.served, &key)?;
-        }
-        entry.map(|entry| Ok((entry.clone(), from_stored(&target.served, entry.object())?))).transpose()
+            return Ok(None);
+        };
+        let object = from_stored(&target.served, entry.object()).await?;
+        Ok(Some((entry, object)))
     }
 
     /// Whether writing the object anew, as it is, is worth while.
@@ -355,11 +374,6 @@ pub(super) fn ensure_name(target: &Target, object: &mut Object) -> Result<(), St
         )));
     }
     Ok(())
-}
-
-/// Whether the root fields that a kind's generation counts differ.
-pub(super) fn generation_changed(fields: &[&str], new: &Object, old: &Object) -> bool {
-    fields.iter().any(|f| new.get(*f).unwrap_or(&Value::Null) != old.get(*f).unwrap_or(&Value::Null))
 }
 
 /// Upstream's answer to too many lost races.

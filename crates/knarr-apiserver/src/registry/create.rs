@@ -72,12 +72,14 @@ impl Registry {
         admission: &mut Admission<'_>,
         writer: &mut Writer,
     ) -> Result<(), StatusError> {
+        target.served.refuse_creation(&target.name)?;
         commit::ensure_namespace(target, object)?;
         commit::unique_owners(object, "", &mut writer.warnings);
         refuse_version(object, writer)?;
         target.served.apply_defaults(object);
         commit::fill_system_fields(object);
         admission.mutate(object, writer).await?;
+        target.served.shape_admitted(object)?;
         commit::unique_owners(object, AFTER_ADMISSION, &mut writer.warnings);
         commit::ensure_namespace(target, object)
     }
@@ -93,7 +95,7 @@ impl Registry {
         let context = writer.strategy_context();
         served.reset_for_create(&mut object);
         served.strategy.prepare_create(&context, &mut object);
-        if !served.strategy.generation_fields().is_empty() {
+        if served.strategy.has_generation() {
             object.metadata_mut().insert("generation".into(), 1.into());
         }
         let reservations = self.allocate(target, writer, &mut object, None).await?;
@@ -104,18 +106,18 @@ impl Registry {
         served.strategy.canonicalize(&mut object);
         admission.validate(target, &mut object, writer).await?;
         if writer.options.dry_run {
-            return self.dry_create(target, object);
+            return self.dry_create(target, object).await;
         }
         let entry = self.put(target, object, Expect::Absent).await?;
         reservations.into_iter().for_each(|r| r.commit());
         Ok(Written::Stored(entry))
     }
 
-    fn dry_create(&self, target: &Target, object: Object) -> Result<Written, CommitError> {
+    async fn dry_create(&self, target: &Target, object: Object) -> Result<Written, CommitError> {
         if let Some(entry) = target.served.cache.snapshot().get(&target.key()) {
             return Err(CommitError::Raced(Some(knarr_store::Revision(entry.revision))));
         }
-        Ok(commit::dry(commit::to_stored(&target.served, object)?))
+        Ok(commit::dry(commit::to_stored(&target.served, object).await?))
     }
 
     fn validate_new(&self, target: &Target, object: &Object, writer: &mut Writer) -> Result<(), StatusError> {
@@ -123,6 +125,9 @@ impl Registry {
         let context = writer.strategy_context();
         let mut errors = served.validate_metadata(object, None);
         errors.extend(served.strategy.validate_create(&context, object));
+        if let (true, Some(check)) = (errors.is_empty(), served.check) {
+            errors = check(object, None);
+        }
         if !errors.is_empty() {
             return Err(StatusError::invalid(&served.kind, object.name(), errors));
         }

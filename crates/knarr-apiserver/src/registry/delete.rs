@@ -17,6 +17,7 @@ use super::update::uid_conflict;
 use super::{Registry, Served, Writer};
 use crate::admission::Operation;
 use crate::cache::Entry;
+use crate::custom_resources;
 use crate::http::Body;
 
 const ORPHAN: &str = "orphan";
@@ -236,13 +237,18 @@ fn check_preconditions(target: &Target, wanted: &Preconditions, entry: &Entry) -
 fn next_step(served: &Served, object: &Object, options: &DeleteOptions) -> Step {
     let grace = remaining_grace(served, object, options);
     let finalizers = finalizers_for(served, object, options);
-    let held = !finalizers.is_empty() || held_by_spec(object);
+    // A definition goes after its objects, which it is to be told of once.
+    let has_objects = served.group_resource == custom_resources::definitions() && !object.is_deleting();
+    let held = !finalizers.is_empty() || held_by_spec(object) || has_objects;
     if grace == 0 && !held {
         return Step::Remove;
     }
     let mut marked = object.clone();
     set_finalizers(&mut marked, &finalizers);
     mark_deleting(served, &mut marked, grace);
+    if has_objects {
+        custom_resources::mark_terminating(&mut marked);
+    }
     if marked == *object { Step::Pending } else { Step::Mark(marked) }
 }
 
@@ -343,7 +349,7 @@ const RETURNS_OBJECT: &[(&str, &str)] = &[
 ];
 
 /// The answer to a DELETE.
-pub fn answer(
+pub async fn answer(
     target: &Target,
     options: &DeleteOptions,
     deleted: &Deleted,
@@ -355,7 +361,7 @@ pub fn answer(
         _ => StatusCode::OK,
     };
     if !deleted.gone || RETURNS_OBJECT.contains(&(&resource.group, &resource.resource)) {
-        return presenter.single(status, &deleted.object);
+        return presenter.single(status, &deleted.object).await;
     }
     let mut details = json!({"name": target.name, "kind": resource.resource, "uid": deleted.uid});
     if !resource.group.is_empty() {

@@ -13,7 +13,12 @@ fn scope<'a>(served: &'a Served, subresource: &'a str) -> Option<Scope<'a>> {
         api_version: &served.api_version,
         kind: &served.kind.kind,
         subresource,
-        reset: apply::reset_fields(&served.kind.kind, served.has_status(), subresource),
+        reset: match (&served.custom, subresource) {
+            (Some(_), "status") => &[&["metadata"], &["spec"]],
+            (Some(_), "") if served.has_status() => &[&["status"]],
+            (Some(_), _) => &[],
+            (None, _) => apply::reset_fields(&served.kind.kind, served.has_status(), subresource),
+        },
     })
 }
 

@@ -23,6 +23,7 @@ pub mod table;
 pub(crate) mod typed;
 pub mod update;
 pub mod watch;
+mod watch_converted;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -39,8 +40,9 @@ use crate::admission;
 use crate::allocation::Allocator;
 use crate::authentication::User;
 use crate::cache::follow::store_key;
-use crate::cache::{Cache, Caches, FieldsOf};
+use crate::cache::{Cache, Caches, FieldsOf, Reader};
 use crate::chain::request_info::RequestInfo;
+use crate::custom_resources;
 use crate::metrics::Metrics;
 use options::WriteOptions;
 pub use table::{Held, Served, Table};
@@ -112,7 +114,7 @@ impl Registry {
         shared_store: bool,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, StoreError> {
-        let caches = Arc::new(Caches::new(selectable_fields));
+        let caches = Arc::new(Caches::new(first_reader));
         let rows = &resource::built_in().resources;
         let rows = rows.iter().map(|row| {
             let cache = caches.of(&table::stored_resource(row));
@@ -133,7 +135,9 @@ impl Registry {
             shutdown,
         };
         registry.catch_up().await?;
-        Ok(Arc::new(registry))
+        let registry = Arc::new(registry);
+        custom_resources::start(&registry);
+        Ok(registry)
     }
 
     /// Sets what runs around every write; the first call counts.
@@ -273,11 +277,14 @@ impl Registry {
     }
 }
 
-fn selectable_fields(resource: &GroupResource) -> Option<FieldsOf> {
-    let row = resource::built_in().resources.iter().find(|r| r.group_resource() == *resource)?;
+/// How a built-in kind's objects are read; what a custom kind's look like is said once its definition is known.
+fn first_reader(resource: &GroupResource) -> Reader {
+    let Some(row) = resource::built_in().resources.iter().find(|r| r.group_resource() == *resource) else {
+        return Reader::default();
+    };
     let strategy = strategy::strategy(resource, &row.gvk());
-    let any = !strategy.selectable_field_names().is_empty();
-    any.then(|| Arc::new(move |object: &Object| strategy.selectable_fields(object)) as FieldsOf)
+    let fields_of = || Arc::new(move |object: &Object| strategy.selectable_fields(object)) as FieldsOf;
+    Reader { shape: None, fields_of: strategy.has_selectable_fields().then(fields_of) }
 }
 
 /// Keeps the caches for as long as the server lives: a broken stream is read again from the start of what is kept.

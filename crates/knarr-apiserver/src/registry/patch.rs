@@ -23,9 +23,9 @@ impl PatchType {
         match media_type {
             "application/json-patch+json" => Ok(PatchType::Json),
             "application/merge-patch+json" => Ok(PatchType::Merge),
-            "application/strategic-merge-patch+json" if !served.custom => Ok(PatchType::Strategic),
+            "application/strategic-merge-patch+json" if served.custom.is_none() => Ok(PatchType::Strategic),
             "application/apply-patch+yaml" => Ok(PatchType::Apply),
-            _ => Err(negotiate::unsupported(if served.custom {
+            _ => Err(negotiate::unsupported(if served.custom.is_some() {
                 "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml"
             } else {
                 "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"

@@ -140,7 +140,8 @@ impl Registry {
 
 /// Refuses fields that the kind cannot be selected by.
 pub fn check_fields(served: &Served, options: &ListOptions) -> Result<(), StatusError> {
-    Ok(options.fields.require_known(served.strategy.selectable_field_names())?)
+    let strategy = &served.strategy;
+    Ok(options.fields.require_known(!strategy.has_selectable_fields(), |field| strategy.selects_by(field))?)
 }
 
 fn page(

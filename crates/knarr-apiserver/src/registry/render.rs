@@ -5,12 +5,14 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode};
 use knarr_api::object::ObjectExt;
+use knarr_api::selector::FieldSelector;
 use knarr_api::status::Reason;
 use knarr_api::table::{IncludeObject, partial_metadata};
 use knarr_api::{Object, StatusError, protobuf, schema};
 use serde_json::json;
 
 use super::read::{ItemForm, Page, list_json, put_list_metadata};
+use super::watch_converted::selects;
 use super::{Served, commit};
 use crate::cache::Entry;
 use crate::cache::watchers::{EventType, Json, Render};
@@ -45,6 +47,8 @@ pub struct Presenter {
     pub now: i64,
     include: IncludeObject,
     id: String,
+    /// Of the served version, where only conversion tells what an object's fields are.
+    converted_fields: FieldSelector,
 }
 
 impl Presenter {
@@ -56,6 +60,7 @@ impl Presenter {
             now: jiff::Timestamp::now().as_second(),
             include: IncludeObject::Metadata,
             id,
+            converted_fields: FieldSelector::everything(),
         }
     }
 
@@ -66,19 +71,25 @@ impl Presenter {
         Ok(self)
     }
 
+    /// Shows of a list only what these fields select once converted.
+    pub fn select_converted(mut self, fields: FieldSelector) -> Self {
+        self.converted_fields = fields;
+        self
+    }
+
     /// Whether stored JSON goes out untouched.
     fn plain(&self) -> bool {
         self.wanted == Wanted::JSON && self.served.stored_as_served()
     }
 
     /// One object's answer.
-    pub fn single(&self, status: StatusCode, written: &Written) -> Result<Response<Body>, StatusError> {
+    pub async fn single(&self, status: StatusCode, written: &Written) -> Result<Response<Body>, StatusError> {
         if self.plain()
             && let Written::Stored(entry) = written
         {
             return Ok(respond::json_bytes(status, entry.bytes()));
         }
-        let object = commit::from_stored(&self.served, written.object())?;
+        let object = commit::from_stored(&self.served, written.object()).await?;
         let shown = match self.wanted.form {
             Form::Object => object,
             Form::PartialMetadata(version) => partial_metadata(&object, version.api_version()),
@@ -92,15 +103,16 @@ impl Presenter {
     }
 
     /// A list's answer.
-    pub fn list(&self, page: &Page) -> Result<Response<Body>, StatusError> {
+    pub async fn list(&self, page: &Page) -> Result<Response<Body>, StatusError> {
         let served = &self.served;
         if self.plain() {
-            let form = if served.custom { ItemForm::Typed } else { ItemForm::Untyped };
+            let form = if served.custom.is_some() { ItemForm::Typed } else { ItemForm::Untyped };
             let runs = list_json(page, &served.list_kind(), &served.api_version, form, &served.cache.rendered);
             return Ok(respond::with_type(StatusCode::OK, respond::JSON, Body::chunks(runs)));
         }
-        let objects = page.entries.iter().map(|e| commit::from_stored(served, e.object()));
-        let objects: Vec<Object> = objects.collect::<Result<_, _>>()?;
+        let objects = page.entries.iter().map(|e| e.object()).collect();
+        let mut objects: Vec<Object> = commit::all_from_stored(served, objects).await?;
+        objects.retain(|object| selects(&self.converted_fields, object));
         let metadata = list_metadata(page);
         let shown = match self.wanted.form {
             Form::Table(version) => self.table(objects, metadata, version),
@@ -130,12 +142,27 @@ impl Presenter {
         let kind = &self.served.kind;
         let group = kind.group.split('.').next().unwrap_or_default();
         let package = if matches!(group, "" | "events") { "core" } else { group };
-        let go = match self.served.custom {
-            true => format!("*unstructured.Unstructured{suffix}"),
-            false => format!("*{package}.{}{suffix}", kind.kind),
+        let go = match &self.served.custom {
+            Some(_) => format!("*unstructured.Unstructured{suffix}"),
+            None => format!("*{package}.{}{suffix}", kind.kind),
         };
         let message = format!("you requested {wanted}, but the requested object is {is} ({go})");
         StatusError::new(Reason::NotAcceptable, message)
+    }
+
+    /// One event of an object in the served version.
+    pub fn event_of(&self, kind: EventType, object: Object) -> Bytes {
+        let shown = match self.wanted.form {
+            Form::Object => object,
+            Form::PartialMetadata(version) | Form::PartialMetadataList(version) => {
+                partial_metadata(&object, version.api_version())
+            }
+            Form::Table(version) => {
+                let metadata = json!({"resourceVersion": object.resource_version()});
+                self.table(vec![object], metadata, version)
+            }
+        };
+        frame(self.wanted.encoding, kind.as_str(), &shown)
     }
 
     /// The renderer of watch events; equal wishes share their bytes.
@@ -172,22 +199,9 @@ impl Render for Presenter {
     }
 
     fn event(&self, kind: EventType, entry: &Entry, revision: u64, out: &mut BytesMut) {
-        let mut object = match commit::from_stored(&self.served, entry.object()) {
-            Ok(object) => object,
-            Err(error) => {
-                tracing::error!(%error, key = %entry.key, "cannot be shown in this version");
-                return;
-            }
-        };
+        let mut object = commit::from_stored_at_once(&self.served, entry.object());
         object.set_meta_str("resourceVersion", &revision.to_string());
-        let shown = match self.wanted.form {
-            Form::Object => object,
-            Form::PartialMetadata(version) | Form::PartialMetadataList(version) => {
-                partial_metadata(&object, version.api_version())
-            }
-            Form::Table(version) => self.table(vec![object], json!({"resourceVersion": revision.to_string()}), version),
-        };
-        out.put_slice(&frame(self.wanted.encoding, kind.as_str(), &shown));
+        out.put_slice(&self.event_of(kind, object));
     }
 }
 

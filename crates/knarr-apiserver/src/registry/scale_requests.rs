@@ -29,7 +29,7 @@ pub async fn serve(registry: &Arc<Registry>, request: Request) -> Answer {
     let paths = paths_of(&request.served);
     if request.info.verb == "get" {
         let entry = registry.get(&request.served, &request.info.namespace, &request.info.name, None).await?;
-        let object = commit::from_stored(&request.served, entry.object())?;
+        let object = commit::from_stored(&request.served, entry.object()).await?;
         return render::encode(StatusCode::OK, wanted.encoding, &scale_of(&object, &paths));
     }
     let patches = request.info.verb == "patch";
@@ -57,7 +57,7 @@ pub async fn serve(registry: &Arc<Registry>, request: Request) -> Answer {
     };
     let mut change = SetReplicas { paths: paths.clone(), scale };
     let updated = registry.update(&target, &mut change, &mut writer).await?;
-    let object = commit::from_stored(&target.served, updated.written.object())?;
+    let object = commit::from_stored(&target.served, updated.written.object()).await?;
     let mut response = render::encode(StatusCode::OK, wanted.encoding, &scale_of(&object, &paths))?;
     respond::add_warnings(&mut response, &writer.warnings);
     Ok(response)

@@ -5,14 +5,18 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use knarr_api::default::Defaults;
+use knarr_api::field::ErrorList;
 use knarr_api::schema::{self, Schema, TypeId};
 use knarr_api::strategy::{self, Strategy};
 use knarr_api::table::Printer;
-use knarr_api::{GroupResource, GroupVersionKind, Resource};
+use knarr_api::{GroupResource, GroupVersionKind, Object, Resource};
 
 use super::scale::ScalePaths;
 use crate::cache::Cache;
+use crate::custom_resources::{self, Custom};
+
+/// A check of a new object, or of a changed one with the one before.
+pub type Check = fn(&Object, Option<&Object>) -> ErrorList;
 
 /// Something of the binary itself, or of a custom resource that comes and goes.
 pub enum Held<T: ?Sized + 'static> {
@@ -43,14 +47,12 @@ pub struct Served {
     /// `None` where the schema says nothing of this kind: any object goes.
     pub type_id: Option<TypeId>,
     pub cache: Arc<Cache>,
-    /// Of a custom resource's own schema.
-    pub defaults: Option<Defaults>,
     /// The kind in the version that is stored.
     pub stored_kind: GroupVersionKind,
-    /// Whether a definition made it.
-    pub custom: bool,
-    /// A name of the definition and its state; empty for built-in kinds.
-    pub definition: String,
+    /// What its definition says, where a definition made it.
+    pub custom: Option<Arc<Custom>>,
+    /// What is checked beyond the strategy.
+    pub check: Option<Check>,
     /// What `kubectl get` shows.
     pub printer: Printer,
     /// Where `scale` finds its numbers, if not in the usual places.
@@ -60,11 +62,12 @@ pub struct Served {
 impl Served {
     pub fn built_in(resource: &Arc<Resource>, cache: Arc<Cache>, stored_kind: GroupVersionKind) -> Self {
         let (group_resource, kind) = (resource.group_resource(), resource.gvk());
+        let defines = group_resource == custom_resources::definitions();
+        let check = defines.then_some(custom_resources::rules::check_definition as Check);
         Served {
             strategy: Held::Static(strategy::strategy(&group_resource, &kind)),
             schema: Held::Static(schema::schema()),
             type_id: schema::schema().by_gvk(&kind),
-            defaults: None,
             api_version: kind.api_version(),
             resource: resource.clone(),
             group_resource,
@@ -72,8 +75,8 @@ impl Served {
             cache,
             stored_kind,
             printer: Printer::built_in(&resource.gvr()),
-            definition: String::new(),
-            custom: false,
+            custom: None,
+            check,
             scale: None,
         }
     }
@@ -84,7 +87,19 @@ impl Served {
 
     /// Whether stored bytes can be sent as they are.
     pub fn stored_as_served(&self) -> bool {
-        self.kind == self.stored_kind
+        self.kind == self.stored_kind && !self.asks_webhook()
+    }
+
+    /// The verbs that discovery tells of: a kind whose definition is being deleted is not for new objects.
+    pub fn shown_verbs(&self) -> Vec<&str> {
+        let terminating = self.custom.as_ref().is_some_and(|custom| custom.kind.terminating);
+        let hidden = |verb: &str| terminating && matches!(verb, "create" | "patch" | "update");
+        self.resource.verbs.iter().map(String::as_str).filter(|verb| !hidden(verb)).collect()
+    }
+
+    /// Whether a webhook converts between the versions of this kind: then any version may be stored.
+    pub fn asks_webhook(&self) -> bool {
+        self.custom.as_ref().is_some_and(|custom| custom.asks_webhook())
     }
 
     /// The key within the resource: `namespace/name`, or `name`.
@@ -93,7 +108,10 @@ impl Served {
     }
 
     pub fn list_kind(&self) -> String {
-        format!("{}List", self.kind.kind)
+        match &self.custom {
+            Some(custom) => custom.list_kind.clone(),
+            None => format!("{}List", self.kind.kind),
+        }
     }
 }
 

@@ -17,9 +17,15 @@ impl Served {
         encoding: Encoding,
         validation: FieldValidation,
     ) -> Result<Decoded, StatusError> {
+        if let Some(custom) = &self.custom {
+            return match encoding {
+                Encoding::Protobuf => Err(negotiate::unsupported(CUSTOM_ENCODINGS)),
+                Encoding::Json => custom.decode(body, decode::Encoding::Json, &self.kind, validation),
+                Encoding::Yaml => custom.decode(body, decode::Encoding::Yaml, &self.kind, validation),
+            };
+        }
         let json;
         let (body, encoding) = match encoding {
-            Encoding::Protobuf if self.custom => return Err(negotiate::unsupported(CUSTOM_ENCODINGS)),
             Encoding::Protobuf => {
                 json = json_of_protobuf(body, &self.kind)?;
                 (&json, decode::Encoding::Json)
@@ -33,13 +39,38 @@ impl Served {
         }
     }
 
+    /// Reads a configuration to apply.
+    pub fn decode_configuration(&self, body: &Bytes, validation: FieldValidation) -> Result<Decoded, StatusError> {
+        match self.custom {
+            Some(_) => knarr_api::custom_resource::decode::decode_configuration(body, &self.kind, validation),
+            None => self.decode(body, Encoding::Yaml, validation),
+        }
+    }
+
     /// Fills in what was left out.
     pub fn apply_defaults(&self, object: &mut Object) {
-        match (&self.defaults, self.type_id) {
-            (Some(defaults), Some(id)) => defaults.apply(&self.schema, id, object),
-            _ => default::apply_defaults(&self.kind, object),
+        match &self.custom {
+            Some(custom) => custom.apply_defaults(object),
+            None => default::apply_defaults(&self.kind, object),
         }
         self.strategy.default(object);
+    }
+
+    /// Brings an object into form again once admission has changed it as it liked.
+    pub(super) fn shape_admitted(&self, object: &mut Object) -> Result<(), StatusError> {
+        self.custom.as_ref().map_or(Ok(()), |custom| custom.shape_admitted(object))
+    }
+
+    /// A kind whose definition is being deleted gets no new objects.
+    pub(super) fn refuse_creation(&self, name: &str) -> Result<(), StatusError> {
+        match &self.custom {
+            Some(custom) if custom.kind.terminating => Err(StatusError::forbidden(
+                &self.group_resource,
+                name,
+                "create not allowed while custom resource definition is terminating",
+            )),
+            _ => Ok(()),
+        }
     }
 
     pub fn validate_metadata(&self, object: &Object, old: Option<&Object>) -> ErrorList {
@@ -55,7 +86,7 @@ impl Served {
 
     /// A creator may not set the status of a kind that has the subresource.
     pub fn reset_for_create(&self, object: &mut Object) {
-        if self.custom
+        if self.custom.is_some()
             && self.has_status()
             && let Some(root) = object.as_object_mut()
         {

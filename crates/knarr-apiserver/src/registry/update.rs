@@ -113,6 +113,7 @@ impl Registry {
         commit::unique_owners(&mut object, "", &mut writer.warnings);
         let mut admission = self.admission(Operation::Update, target, writer, Some(&old));
         admission.mutate(&mut object, writer).await?;
+        served.shape_admitted(&mut object)?;
         commit::unique_owners(&mut object, AFTER_ADMISSION, &mut writer.warnings);
         self.prepare_update(target, &mut object, &old, writer);
         let reservations = match target.subresource.as_str() {
@@ -156,9 +157,8 @@ impl Registry {
             "" | "scale" => served.strategy.prepare_update(&context, object, old),
             name => served.strategy.prepare_subresource_update(&context, name, object, old),
         }
-        let fields = served.strategy.generation_fields();
-        if !fields.is_empty() {
-            let changed = target.subresource != "status" && commit::generation_changed(fields, object, old);
+        if let Some(changed) = served.strategy.counts(object, old) {
+            let changed = changed && target.subresource != "status";
             let generation = old.generation() + i64::from(changed);
             object.metadata_mut().insert("generation".into(), generation.into());
         }
@@ -178,10 +178,13 @@ impl Registry {
             "" | "scale" => served.strategy.validate_update(&context, object, old),
             name => served.strategy.validate_subresource_update(&context, name, object, old),
         });
+        if let (true, "", Some(check)) = (errors.is_empty(), target.subresource.as_str(), served.check) {
+            errors = check(object, Some(old));
+        }
         if !errors.is_empty() {
             return Err(StatusError::invalid(&served.kind, &target.name, errors));
         }
-        if target.subresource.is_empty() || served.custom {
+        if target.subresource.is_empty() || served.custom.is_some() {
             writer.warnings.extend(served.strategy.warnings(object, Some(old)));
         }
         Ok(())
@@ -200,12 +203,12 @@ impl Registry {
             return Ok(Written::Stored(entry.clone()));
         }
         if dry_run {
-            return Ok(commit::dry(commit::to_stored(&target.served, object)?));
+            return Ok(commit::dry(commit::to_stored(&target.served, object).await?));
         }
         let revision = Revision(entry.revision);
         if object.is_deleting() && object.finalizers().is_empty() && !held_by_spec(&object) && grace_is_over(&object) {
             self.remove(target, revision).await?;
-            return Ok(commit::dry(commit::to_stored(&target.served, object)?));
+            return Ok(commit::dry(commit::to_stored(&target.served, object).await?));
         }
         Ok(Written::Stored(self.put(target, object, Expect::Revision(revision)).await?))
     }

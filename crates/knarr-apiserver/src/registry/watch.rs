@@ -37,8 +37,12 @@ impl Registry {
         options: &ListOptions,
         presenter: Presenter,
     ) -> Answer {
+        if served.asks_webhook() {
+            return self.watch_converted(served, namespace, options, presenter).await;
+        }
         check_fields(served, options)?;
-        let started = self.start_watch(served, namespace, options, &presenter).await;
+        let render = presenter.events();
+        let started = self.start_watch(served, namespace, options, &presenter, render).await;
         let body = match started {
             Ok(events) => Body::stream(events),
             Err(error) => Body::from(render::frame(presenter.wanted.encoding, "ERROR", &error.to_value())),
@@ -46,12 +50,13 @@ impl Registry {
         Ok(respond::with_type(StatusCode::OK, presenter.content_type(true), body))
     }
 
-    async fn start_watch(
+    pub(super) async fn start_watch(
         &self,
         served: &Arc<Served>,
         namespace: &str,
         options: &ListOptions,
         presenter: &Presenter,
+        render: Arc<dyn Render>,
     ) -> Result<WatchStream, StatusError> {
         let selection = Arc::new(Selection {
             namespace: if served.namespaced() { namespace.to_string() } else { String::new() },
@@ -65,7 +70,6 @@ impl Registry {
         let asked = options.resource_version.filter(|r| *r > 0);
         let everything_first = options.send_initial_events.unwrap_or(asked.is_none());
         let since = if everything_first { None } else { Some(asked.unwrap_or(applied)) };
-        let render = presenter.events();
         let started = served.cache.watch(selection.clone(), render.clone(), since)?;
         let bookmark = (options.send_initial_events == Some(true) && options.bookmarks)
             .then(|| presenter.bookmark(started.snapshot.revision.max(applied), true));
@@ -127,7 +131,7 @@ impl Beginning {
 }
 
 /// The body of a watch's answer.
-struct WatchStream {
+pub(super) struct WatchStream {
     /// Dropped once told.
     beginning: Option<Beginning>,
     receiver: Receiver,

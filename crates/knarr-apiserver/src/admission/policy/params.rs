@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::definition::text;
 use crate::registry::Registry;
-use crate::registry::commit::from_stored;
+use crate::registry::commit::from_stored_at_once;
 
 /// `ParamRef`
 pub struct ParamRef {
@@ -77,8 +77,6 @@ pub fn collect(
         let why = "no params found for policy binding with `Deny` parameterNotFoundAction";
         return Err(Missing::Binding(why.to_string()));
     }
-    let object = |entry: std::sync::Arc<crate::cache::Entry>| {
-        from_stored(served, entry.object()).map(Some).map_err(|error| Missing::Binding(error.message))
-    };
-    found.into_iter().map(object).collect()
+    let object = |entry: std::sync::Arc<crate::cache::Entry>| Some(from_stored_at_once(served, entry.object()));
+    Ok(found.into_iter().map(object).collect())
 }
