@@ -89,11 +89,16 @@ impl Cluster {
 
     /// Writes the demo's images and loads them into the node's runtime.
     pub fn load_images(&self) -> Result<()> {
-        let images = self.directory.path().join("images");
-        let output = Command::new(binary()?.with_file_name("mkimage")).arg(&images).output()?;
+        let output =
+            Command::new(binary()?.with_file_name("mkimage")).arg(self.directory.path().join("images")).output()?;
         succeed("mkimage", &output)?;
-        let archive = |name: &str| images.join(name).display().to_string();
-        self.knarr(&["images", "load", &archive("busybox.tar"), &archive("web.tar")]).map(drop)
+        let archive = |name: &str| self.image_archive(name).display().to_string();
+        self.knarr(&["images", "load", &archive("busybox"), &archive("web")]).map(drop)
+    }
+
+    /// The archive of a demo image, once they are loaded.
+    pub fn image_archive(&self, name: &str) -> PathBuf {
+        self.directory.path().join("images").join(format!("{name}.tar"))
     }
 
     pub fn data_dir(&self) -> PathBuf {

@@ -5,12 +5,15 @@ mod cluster;
 mod etcd;
 mod kubectl;
 mod raw;
+pub mod registry;
+mod transcript;
 mod wait;
 
 pub use cluster::{Cluster, Options, binary, free_port};
 pub use etcd::EtcdServer;
 pub use kubectl::{Kubectl, kubectl_path};
 pub use raw::Raw;
+pub use transcript::Transcript;
 pub use wait::eventually;
 
 /// Whether this process may run containers.

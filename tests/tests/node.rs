@@ -1,6 +1,9 @@
 //! Real containers: one cluster with a node, driven through kubectl as a new user would. One test at a time, in this order; the
 //! cluster is purged at the end and must leave nothing behind.
 
+#[path = "node/sessions.rs"]
+mod sessions;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -42,7 +45,12 @@ fn main() {
     let wanted = ready && !arguments.list;
     let cluster = wanted.then(|| start().unwrap_or_else(|error| panic!("starting the cluster: {error:#}")));
     let shared = Arc::new(Mutex::new(cluster));
-    let trials = TESTS.into_iter().map(|(name, test)| trial(name, test, shared.clone(), !ready)).collect();
+    let mut trials: Vec<Trial> =
+        TESTS.into_iter().map(|(name, test)| trial(name, test, shared.clone(), !ready)).collect();
+    // The last test kills the cluster's process: the sessions come before it.
+    let last = trials.pop();
+    trials.extend(sessions::trials(&arguments, &shared, !ready));
+    trials.extend(last);
     let conclusion = libtest_mimic::run(&arguments, trials);
     let cluster = shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
     if let Some(cluster) = cluster {

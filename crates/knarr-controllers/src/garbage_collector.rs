@@ -97,13 +97,30 @@ impl Collector {
         if owners.dangling.is_empty() && owners.waiting.is_empty() {
             return Ok(());
         }
+        let waited_for = !owners.waiting.is_empty() && self.graph.lock().has_dependents(uid);
+        if waited_for && self.graph.lock().may_close_a_circle(uid) {
+            return self.break_circle(uid, &resource, &latest).await;
+        }
         let policy = match () {
-            () if !owners.waiting.is_empty() && self.graph.lock().has_dependents(uid) => PropagationPolicy::Foreground,
+            () if waited_for => PropagationPolicy::Foreground,
             () if has_finalizer(&latest, ORPHAN) => PropagationPolicy::Orphan,
             () if has_finalizer(&latest, FOREGROUND) => PropagationPolicy::Foreground,
             () => PropagationPolicy::Background,
         };
         self.delete(&resource, &latest, policy).await
+    }
+
+    /// An object that its owner waits for, and that would wait for what waits for it: it goes too, but its owners wait no more.
+    async fn break_circle(&self, uid: &str, resource: &Discovered, latest: &ObjectMeta) -> Result<(), Error> {
+        let mut owners = latest.owner_references.clone().unwrap_or_default();
+        owners.iter_mut().for_each(|owner| owner.block_owner_deletion = Some(false));
+        self.patch_metadata(resource, latest, serde_json::json!({ "ownerReferences": owners })).await?;
+        let (namespace, name) = (latest.namespace.as_deref(), latest.name.as_deref());
+        let latest = self.live(resource, namespace.unwrap_or_default(), name.unwrap_or_default()).await?;
+        match latest.filter(|latest| latest.uid.as_deref() == Some(uid)) {
+            Some(latest) => self.delete(resource, &latest, PropagationPolicy::Foreground).await,
+            None => Ok(()),
+        }
     }
 
     /// An owner that was named but never seen: if it is not there, its dependents hear that it is gone.

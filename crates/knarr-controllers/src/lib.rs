@@ -12,6 +12,7 @@ mod cluster_role_aggregation;
 mod context;
 mod deployment;
 mod discovery;
+mod disruption_budgets;
 mod endpoint_slices;
 mod endpoints;
 mod garbage_collector;
@@ -23,6 +24,7 @@ mod node_lifecycle;
 mod pod_gc;
 mod pods;
 mod replicas;
+mod resource_quota;
 mod root_ca;
 mod service_account_tokens;
 mod service_accounts;
@@ -119,6 +121,8 @@ const CONTROLLERS: &[Start] = &[
     |c| Box::pin(node_lifecycle::run(c)),
     |c| Box::pin(taint_eviction::run(c)),
     |c| Box::pin(validating_admission_policy_status::run(c)),
+    |c| Box::pin(resource_quota::run(c)),
+    |c| Box::pin(disruption_budgets::run(c)),
 ];
 
 #[cfg(test)]

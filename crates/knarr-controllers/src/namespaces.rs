@@ -96,9 +96,17 @@ impl Namespaces {
         let mut remains = Remains::default();
         let (resources, failures) = discovery::preferred_resources(&self.client).await;
         remains.discovery_failures = failures;
-        for resource in resources.iter().filter(|resource| resource.namespaced) {
-            if let Err(error) = self.delete_all_of(namespace, resource, &mut remains).await {
-                remains.deletion_failures.push(crate::replicas::describe(&error));
+        // Pods first: what they use (a token, a configuration, a policy that guards them) must not go from under them.
+        let (pods, others): (Vec<_>, Vec<_>) =
+            resources.iter().filter(|resource| resource.namespaced).partition(|resource| is_pods(&resource.kind));
+        for stage in [pods, others] {
+            for resource in stage {
+                if let Err(error) = self.delete_all_of(namespace, resource, &mut remains).await {
+                    remains.deletion_failures.push(crate::replicas::describe(&error));
+                }
+            }
+            if !remains.objects.is_empty() {
+                break;
             }
         }
         remains
@@ -145,6 +153,10 @@ impl Namespaces {
         knarr_client::error::found(result)?;
         Ok(())
     }
+}
+
+fn is_pods(kind: &ApiResource) -> bool {
+    kind.group.is_empty() && kind.plural == "pods"
 }
 
 async fn list(api: &Api<DynamicObject>) -> Result<Vec<PartialObjectMeta<DynamicObject>>, Error> {

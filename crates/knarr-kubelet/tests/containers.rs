@@ -15,6 +15,22 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const NODE: &str = "test-node";
+const CONTROL_GROUP: &str = "knarr-kubelet-test";
+
+/// The kubelet's own groups outlive it; at the test's end nobody needs them.
+struct ControlGroups;
+
+impl Drop for ControlGroups {
+    fn drop(&mut self) {
+        let mount = Path::new("/sys/fs/cgroup");
+        let hierarchies = std::fs::read_dir(mount).into_iter().flatten().flatten().map(|entry| entry.path());
+        for hierarchy in hierarchies.chain([mount.to_owned()]) {
+            for class in ["burstable", "besteffort", ""] {
+                let _ = std::fs::remove_dir(hierarchy.join(CONTROL_GROUP).join(class));
+            }
+        }
+    }
+}
 
 struct RunningKubelet {
     task: JoinHandle<()>,
@@ -26,7 +42,7 @@ impl RunningKubelet {
         let mut config = KubeletConfig::new(NODE, directory.join("kubelet"));
         config.pod_logs_dir = directory.join("logs");
         config.node_ips = vec!["10.213.7.1".parse().expect("an address")];
-        config.cgroup_root = "/knarr-kubelet-test".to_owned();
+        config.cgroup_root = format!("/{CONTROL_GROUP}");
         config.cluster_dns = vec!["10.96.0.10".parse().expect("an address")];
         config.relist_period = Duration::from_millis(200);
         // However full the disk of the machine that runs the tests is, their images cannot be pulled again.
@@ -91,6 +107,7 @@ async fn pods_live_and_die_in_real_containers() {
         Ok(containerd) => containerd,
         Err(reason) => return eprintln!("skipped: {reason}"),
     };
+    let _control_groups = ControlGroups;
     let api = FakeApi::new();
     let kubelet = RunningKubelet::start(&api, &containerd, directory.path());
     let node = api.until(&format!("/api/v1/nodes/{NODE}"), "ready", is_ready).await;

@@ -64,6 +64,10 @@ fn cluster() -> Objects {
         json!({"metadata": {"name": "many", "namespace": "shop"}, "spec": {"clusterIP": "None", "ports": [{"port": 1}]}}),
         json!({"metadata": {"name": "alias", "namespace": "shop"}, "spec": {"type": "ExternalName",
             "externalName": "www.example.org"}}),
+        json!({"metadata": {"name": "inner", "namespace": "shop"}, "spec": {"type": "ExternalName",
+            "externalName": "web.shop.svc.cluster.local"}}),
+        json!({"metadata": {"name": "circle", "namespace": "shop"}, "spec": {"type": "ExternalName",
+            "externalName": "circle.shop.svc.cluster.local"}}),
     ] {
         let service: Service = serde_json::from_value(service).unwrap();
         let name = service.metadata.name.clone().unwrap();
@@ -148,6 +152,9 @@ async fn names_have_the_records_of_the_specification() {
             vec!["0 50 15432 10-244-1-6.db.shop.svc.cluster.local.", "0 50 15432 db-0.db.shop.svc.cluster.local."],
         ),
         ("alias.shop.svc.cluster.local.", RecordType::A, vec!["www.example.org."]),
+        // A client's resolver takes what is behind an alias from the same answer.
+        ("inner.shop.svc.cluster.local.", RecordType::A, vec!["10.96.0.20", "web.shop.svc.cluster.local."]),
+        ("inner.shop.svc.cluster.local.", RecordType::CNAME, vec!["web.shop.svc.cluster.local."]),
         ("10-244-3-4.shop.pod.cluster.local.", RecordType::A, vec!["10.244.3.4"]),
         ("20.0.96.10.in-addr.arpa.", RecordType::PTR, vec!["web.shop.svc.cluster.local."]),
         ("5.1.244.10.in-addr.arpa.", RecordType::PTR, vec!["db-0.db.shop.svc.cluster.local."]),
@@ -180,6 +187,14 @@ async fn names_that_do_not_exist_are_told_from_names_without_records() {
         assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain, "{name}");
         assert_eq!(answer.authorities.len(), 1, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_circle_of_aliases_ends() {
+    let server = start().await;
+    let answer = ask_udp(server, &question("circle.shop.svc.cluster.local.", RecordType::A)).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+    assert!(answer.answers.len() < 20);
 }
 
 #[tokio::test]

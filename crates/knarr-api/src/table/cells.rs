@@ -78,6 +78,12 @@ pub fn plain(object: &Object, _now: i64) -> Vec<Value> {
     vec![object.name().into(), shown.into()]
 }
 
+/// Of a `Scale`: what is wanted and what there is.
+pub fn scale(object: &Object, now: i64) -> Vec<Value> {
+    let replicas = |part: &str| number(object, &[part, "replicas"]).into();
+    vec![object.name().into(), replicas("spec"), replicas("status"), age(object, now)]
+}
+
 fn name_and_age(object: &Object, now: i64) -> Vec<Value> {
     vec![object.name().into(), age(object, now)]
 }

@@ -116,6 +116,11 @@ impl Printer {
         }
     }
 
+    /// The printer of the `scale` subresource.
+    pub fn scale() -> Printer {
+        Printer(Kind::BuiltIn { columns: &SCALE, cells: cells::scale })
+    }
+
     /// The printer of a custom resource with these `additionalPrinterColumns`; without any it shows its age.
     pub fn custom(columns: &[PrinterColumn]) -> Printer {
         Printer(Kind::Custom(custom::Columns::new(columns)))
@@ -157,6 +162,11 @@ impl Printer {
 
 static PLAIN: LazyLock<Vec<Column>> =
     LazyLock::new(|| vec![Column::new("Name", "string", "name", 0), Column::new("Created At", "date", "", 0)]);
+
+static SCALE: LazyLock<Vec<Column>> = LazyLock::new(|| {
+    let columns = [("Name", "string"), ("Desired", "integer"), ("Available", "integer"), ("Age", "string")];
+    columns.map(|(name, kind)| Column::new(name, kind, "", 0)).into()
+});
 
 /// The columns of a built-in resource.
 pub fn columns(gvr: &GroupVersionResource) -> Vec<Column> {

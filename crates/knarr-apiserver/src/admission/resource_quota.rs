@@ -3,6 +3,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use knarr_api::object::ObjectExt;
 use knarr_api::quantity::Quantity;
+use knarr_api::quota::{self, Counted, Quota, Usage};
 use knarr_api::{GroupResource, Object, StatusError};
 use serde_json::Value;
 
@@ -10,14 +11,17 @@ use super::refusal::forbidden;
 use super::{Operation, Plugin, Request};
 use crate::objects::Objects;
 
-mod usage;
-
-use usage::{Usage, in_scope, of, unspecified};
-
 /// No more is made in a namespace than its quotas allow. The check and the count are one compare-and-swap of the quota's status,
 /// so that no two requests get the same last place.
 pub struct ResourceQuota {
     pub objects: Arc<dyn Objects>,
+}
+
+/// What a write adds to one quota.
+struct Charge {
+    quota: Arc<Object>,
+    delta: Usage,
+    hard: Usage,
 }
 
 fn quotas() -> GroupResource {
@@ -40,82 +44,91 @@ impl Plugin for ResourceQuota {
             return Ok(());
         }
         let Some(object) = &request.object else { return Ok(()) };
-        let resource = request.resource.group_resource();
         let all = self.objects.list(&quotas(), &request.namespace).await?;
-        for quota in all.iter().filter(|q| in_scope(q, &resource, object)) {
-            self.charge(request, quota, &resource, object).await?;
+        if all.is_empty() {
+            return Ok(());
+        }
+        // Every quota is asked before one is charged: a refusal must leave nothing counted.
+        let charges = charges(request, &all, object)?;
+        for charge in &charges {
+            charge.add_to(&mut Object::clone(&charge.quota)).map_err(|why| forbidden(request, why))?;
+        }
+        if request.dry_run {
+            return Ok(());
+        }
+        for charge in &charges {
+            let mut change = |quota: &mut Object| charge.add_to(quota).map_err(|why| forbidden(request, why));
+            self.objects.modify(&quotas(), &request.namespace, charge.quota.name(), &mut change).await?;
         }
         Ok(())
     }
 }
 
-impl ResourceQuota {
-    async fn charge(
-        &self,
-        request: &Request,
-        quota: &Arc<Object>,
-        resource: &GroupResource,
-        object: &Object,
-    ) -> Result<(), StatusError> {
-        let hard = usage::amounts(quota.pointer("/spec/hard"));
+fn charges(request: &Request, all: &[Arc<Object>], object: &Object) -> Result<Vec<Charge>, StatusError> {
+    let resource = request.resource.group_resource();
+    let now = Counted::of(&resource, object);
+    let updated = request.old_object.as_deref().filter(|_| request.operation == Operation::Update);
+    let before = updated.map(|old| Counted::of(&resource, old));
+    let mut charges = Vec::new();
+    for object_of_quota in all {
+        let quota = Quota::of(object_of_quota);
+        if !quota.selects(&now) {
+            continue;
+        }
         if request.operation == Operation::Create
-            && let Some(missing) = unspecified(resource, object, &hard)
+            && let Some(missing) = quota::unspecified(&resource, object, &quota.hard)
         {
-            return Err(forbidden(request, format!("failed quota: {}: must specify {missing}", quota.name())));
+            let name = object_of_quota.name();
+            return Err(forbidden(request, format!("failed quota: {name}: must specify {missing}")));
         }
-        let delta = delta(request, quota, resource, object, &hard);
-        if delta.is_empty() {
-            return Ok(());
+        let delta = delta(&quota, &now, before.as_ref());
+        if !delta.is_empty() {
+            charges.push(Charge { quota: object_of_quota.clone(), delta, hard: quota.hard });
         }
-        let mut charge = |quota: &mut Object| add(quota, &delta, &hard).map_err(|why| forbidden(request, why));
-        if request.dry_run {
-            return charge(&mut Object::clone(quota));
-        }
-        self.objects.modify(&quotas(), &request.namespace, quota.name(), &mut charge).await.map(|_| ())
     }
+    Ok(charges)
 }
 
 /// What this write adds to the resources that the quota limits; what it gives back is the quota controller's to count.
-fn delta(request: &Request, quota: &Object, resource: &GroupResource, object: &Object, hard: &Usage) -> Usage {
-    let mut delta = of(resource, object);
-    if let Some(old) = request.old_object.as_deref().filter(|_| request.operation == Operation::Update)
-        && in_scope(quota, resource, old)
-    {
-        for (name, before) in of(resource, old) {
-            if let Some(now) = delta.get_mut(&name) {
-                *now = *now - before;
-            }
+fn delta(quota: &Quota, now: &Counted, before: Option<&Counted>) -> Usage {
+    let mut delta = now.usage.clone();
+    for (name, amount) in before.filter(|before| quota.selects(before)).iter().flat_map(|before| &before.usage) {
+        if let Some(now) = delta.get_mut(name) {
+            *now = *now - *amount;
         }
     }
-    delta.retain(|name, quantity| hard.contains_key(name) && *quantity > Quantity::from_i64(0));
+    delta.retain(|name, quantity| quota.hard.contains_key(name) && *quantity > Quantity::from_i64(0));
     delta
 }
 
-fn add(quota: &mut Object, delta: &Usage, hard: &Usage) -> Result<(), String> {
-    let name = quota.name().to_string();
-    let used = usage::amounts(quota.pointer("/status/used"));
-    let unknown: Vec<&str> = delta.keys().filter(|r| !used.contains_key(*r)).map(String::as_str).collect();
-    if !unknown.is_empty() {
-        return Err(format!("status unknown for quota: {name}, resources: {}", unknown.join(",")));
+impl Charge {
+    fn add_to(&self, quota: &mut Object) -> Result<(), String> {
+        let Charge { delta, hard, .. } = self;
+        let name = quota.name().to_string();
+        let used = quota::amounts(quota.pointer("/status/used"));
+        let unknown: Vec<&str> = delta.keys().filter(|r| !used.contains_key(*r)).map(String::as_str).collect();
+        if !unknown.is_empty() {
+            return Err(format!("status unknown for quota: {name}, resources: {}", unknown.join(",")));
+        }
+        let after = |r: &String| used[r] + delta[r];
+        let exceeded: Vec<&String> = delta.keys().filter(|r| after(r) > hard[*r]).collect();
+        if !exceeded.is_empty() {
+            let shown = |amounts: &Usage| {
+                let list: Vec<String> = exceeded.iter().map(|r| format!("{r}={}", amounts[*r])).collect();
+                list.join(",")
+            };
+            return Err(format!(
+                "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
+                shown(delta),
+                shown(&used),
+                shown(hard)
+            ));
+        }
+        for resource in delta.keys() {
+            quota["status"]["used"][resource] = Value::from(after(resource).to_string());
+        }
+        Ok(())
     }
-    let after = |r: &String| used[r] + delta[r];
-    let exceeded: Vec<&String> = delta.keys().filter(|r| after(r) > hard[*r]).collect();
-    if !exceeded.is_empty() {
-        let shown = |amounts: &Usage| {
-            let list: Vec<String> = exceeded.iter().map(|r| format!("{r}={}", amounts[*r])).collect();
-            list.join(",")
-        };
-        return Err(format!(
-            "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
-            shown(delta),
-            shown(&used),
-            shown(hard)
-        ));
-    }
-    for resource in delta.keys() {
-        quota["status"]["used"][resource] = Value::from(after(resource).to_string());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

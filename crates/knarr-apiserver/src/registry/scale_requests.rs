@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use knarr_api::decode::{self, FieldValidation};
+use knarr_api::object::ObjectExt;
+use knarr_api::table::{IncludeObject, Printer, partial_metadata};
 use knarr_api::{GroupVersionKind, Object};
+use serde_json::json;
 
 use super::patch::{self, PatchType};
 use super::render;
 use super::scale::{MakeScale, ScalePaths, SetReplicas, scale_of};
 use super::{Registry, Served, commit, typed};
-use crate::http::negotiate;
+use crate::http::negotiate::{self, Form};
 use crate::http::respond::{self, Answer};
 use crate::resources::Request;
 
@@ -24,14 +27,31 @@ fn paths_of(served: &Served) -> ScalePaths {
     served.scale.clone().unwrap_or_default()
 }
 
+fn shown(form: Form, scale: Object) -> Object {
+    match form {
+        Form::Object => scale,
+        Form::PartialMetadata(version) | Form::PartialMetadataList(version) => {
+            partial_metadata(&scale, version.api_version())
+        }
+        Form::Table(version) => {
+            let printer = Printer::scale();
+            let row = printer.row(&scale, IncludeObject::default(), jiff::Timestamp::now().as_second());
+            let mut table = printer.table(vec![row], json!({"resourceVersion": scale.resource_version()}));
+            table["apiVersion"] = version.api_version().into();
+            table
+        }
+    }
+}
+
 pub async fn serve(registry: &Arc<Registry>, request: Request) -> Answer {
-    let wanted = negotiate::accept(request.headers(), false)?;
     let paths = paths_of(&request.served);
     if request.info.verb == "get" {
+        let wanted = negotiate::accept(request.headers(), true)?;
         let entry = registry.get(&request.served, &request.info.namespace, &request.info.name, None).await?;
         let object = commit::from_stored(&request.served, entry.object()).await?;
-        return render::encode(StatusCode::OK, wanted.encoding, &scale_of(&object, &paths));
+        return render::encode(StatusCode::OK, wanted.encoding, &shown(wanted.form, scale_of(&object, &paths)));
     }
+    let wanted = negotiate::accept(request.headers(), false)?;
     let patches = request.info.verb == "patch";
     let mut writer = request.writer(if patches { "PatchOptions" } else { "UpdateOptions" })?;
     let target = request.target();

@@ -73,6 +73,12 @@ impl Graph {
         self.nodes.get(uid).is_some_and(|node| !node.dependents.is_empty())
     }
 
+    /// Whether a dependent waits for its own dependents, of which this object may be one.
+    pub fn may_close_a_circle(&self, uid: &str) -> bool {
+        let dependents = self.nodes.get(uid).into_iter().flat_map(|node| &node.dependents);
+        dependents.filter_map(|dependent| self.nodes.get(dependent)).any(|node| node.deleting_dependents)
+    }
+
     pub fn dependents(&self, uid: &str) -> Vec<Identity> {
         let dependents = self.nodes.get(uid).into_iter().flat_map(|node| &node.dependents);
         dependents.filter_map(|dependent| self.identity(dependent)).collect()

@@ -188,19 +188,45 @@ pub async fn grpc(action: &GRPCAction, pod_ip: &str, timeout: Duration) -> Outco
         return Outcome::Error(format!("invalid port number: {}", action.port));
     };
     let service = action.service.clone().unwrap_or_default();
-    let target = authority(pod_ip, port);
-    match tokio::time::timeout(timeout, grpc_health(pod_ip, port, &service, timeout)).await {
+    let seconds = timeout.as_secs();
+    let Ok(stream) = connect(pod_ip, port, timeout).await else {
+        // Upstream tries again until the time is up, and then says no more than that.
+        let target = authority(pod_ip, port);
+        let message =
+            format!("timeout: failed to connect service \"{target}\" within {seconds}s: context deadline exceeded");
+        return Outcome::Failure(message);
+    };
+    match tokio::time::timeout(timeout, grpc_health(stream, &authority(pod_ip, port), &service)).await {
         Ok(Ok(SERVING)) => Outcome::Success,
         Ok(Ok(other)) => Outcome::Failure(format!("service unhealthy (responded with \"{}\")", health_name(other))),
         Ok(Err(error)) => Outcome::Failure(error),
-        Err(_) => Outcome::Failure(format!(
-            "timeout: failed to connect service \"{target}\" within {}s: context deadline exceeded",
-            timeout.as_secs()
-        )),
+        Err(_) => Outcome::Failure(format!("timeout: health rpc did not complete within {seconds}s")),
     }
 }
 
 const SERVING: u64 = 1;
+const UNIMPLEMENTED: usize = 12;
+
+/// The codes of gRPC, as Go names them.
+const CODES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
 
 fn health_name(status: u64) -> &'static str {
     match status {
@@ -211,12 +237,11 @@ fn health_name(status: u64) -> &'static str {
     }
 }
 
-async fn grpc_health(host: &str, port: u16, service: &str, timeout: Duration) -> Result<u64, String> {
-    let text = |error: hyper::Error| format!("error: health rpc failed: {error}");
-    let stream = connect(host, port, timeout).await?;
+async fn grpc_health(stream: TcpStream, authority: &str, service: &str) -> Result<u64, String> {
+    let text = |error: hyper::Error| rpc_error("Unavailable", &error.to_string());
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(text)?;
-    let request = Request::post(format!("http://{}/grpc.health.v1.Health/Check", authority(host, port)))
+    let request = Request::post(format!("http://{authority}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header("user-agent", "kube-probe/1.36")
@@ -229,11 +254,7 @@ async fn grpc_health(host: &str, port: u16, service: &str, timeout: Duration) ->
             .collect()
             .await
             .map_err(|error| error.to_string())?;
-        let trailers = body.trailers().cloned().unwrap_or(in_headers);
-        let code = trailers.get("grpc-status").and_then(|code| code.to_str().ok()).unwrap_or("0").to_owned();
-        if code != "0" {
-            return Err(format!("error: health rpc failed: rpc error: code = {code}"));
-        }
+        grpc_status(body.trailers().unwrap_or(&in_headers))?;
         Ok(health_status(&body.to_bytes()))
     };
     tokio::pin!(answer);
@@ -243,6 +264,23 @@ async fn grpc_health(host: &str, port: u16, service: &str, timeout: Duration) ->
             Ok(()) => answer.await,
             Err(error) => Err(text(error)),
         },
+    }
+}
+
+fn rpc_error(code: &str, message: &str) -> String {
+    format!("error: health rpc probe failed: rpc error: code = {code} desc = {message}")
+}
+
+fn grpc_status(trailers: &HeaderMap) -> Result<(), String> {
+    let value = |name: &str| trailers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let code: usize = value("grpc-status").parse().unwrap_or(0);
+    let message = value("grpc-message").replace("%20", " ");
+    match code {
+        0 => Ok(()),
+        UNIMPLEMENTED => Err(format!(
+            "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}"
+        )),
+        code => Err(rpc_error(CODES.get(code).unwrap_or(&"Unknown"), &message)),
     }
 }
 

@@ -268,12 +268,30 @@ fn user_of(image: &Image) -> ImageUser {
 
 /// The image's name with `:latest` where it names neither tag nor digest.
 pub fn with_default_tag(image: &str) -> Result<String, String> {
+    let invalid = |why: &str| format!("couldn't parse image name \"{image}\": invalid reference format{why}");
+    let repository = repository(image);
+    if repository.chars().any(char::is_uppercase) {
+        return Err(invalid(&format!(": repository name ({repository}) must be lowercase")));
+    }
     if !is_reference(image) {
-        return Err(format!("couldn't parse image name \"{image}\": invalid reference format"));
+        return Err(invalid(""));
     }
     let last = image.rsplit('/').next().unwrap_or(image);
     let fixed = last.contains(':') || image.contains('@');
     Ok(if fixed { image.to_owned() } else { format!("{image}:latest") })
+}
+
+/// The path of an image in its registry, with what an image of the default registry leaves out.
+fn repository(image: &str) -> String {
+    let has_host =
+        |first: &str| first.contains(['.', ':']) || first == "localhost" || first.chars().any(char::is_uppercase);
+    let path = image.split_once('/').filter(|(first, _)| has_host(first)).map(|(_, path)| path);
+    let name = |path: &str| path.split(':').next().unwrap_or_default().to_owned();
+    match path {
+        Some(path) => name(path),
+        None if image.contains('/') => name(image),
+        None => format!("library/{}", name(image)),
+    }
 }
 
 /// The grammar of image references: `[host[:port]/]path[:tag][@digest]`.

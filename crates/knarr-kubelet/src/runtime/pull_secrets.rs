@@ -31,7 +31,7 @@ pub fn credentials(values: &BTreeMap<String, Vec<u8>>, image: &str) -> Vec<AuthC
     let mut matching: Vec<_> =
         entries(values).into_iter().filter(|(pattern, _)| matches(&without_scheme(pattern), &of_registry)).collect();
     matching.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.len()));
-    matching.into_iter().map(|(server, entry)| auth_config(server, entry)).collect()
+    matching.into_iter().map(|(_, entry)| auth_config(entry)).collect()
 }
 
 fn entries(values: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Entry> {
@@ -41,7 +41,7 @@ fn entries(values: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Entry> {
     values.get(".dockercfg").and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default()
 }
 
-fn auth_config(server: String, entry: Entry) -> AuthConfig {
+fn auth_config(entry: Entry) -> AuthConfig {
     let decoded =
         STANDARD.decode(entry.auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
     let (user, password) = decoded.split_once(':').unwrap_or_default();
@@ -51,8 +51,8 @@ fn auth_config(server: String, entry: Entry) -> AuthConfig {
         password: or(entry.password, password),
         identity_token: entry.identitytoken,
         registry_token: entry.registrytoken,
-        server_address: server,
-        auth: String::new(),
+        // Not the server: a runtime takes an address without a scheme for no URL, and the secret was chosen for the image anyway.
+        ..AuthConfig::default()
     }
 }
 

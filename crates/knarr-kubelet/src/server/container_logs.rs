@@ -114,8 +114,10 @@ fn choose(
     let mut started = containers.into_iter().filter(|c| c.state != ContainerState::ContainerCreated);
     if previous {
         let gone = || format!("previous terminated container \"{container}\" in pod \"{pod_name}\" not found");
-        // A newest container that has ended, with its successor not yet made, is the current one still.
-        return started.nth(1).ok_or_else(|| Failure::bad_request(gone()));
+        // As the status tells it: while a container waits for its next start, the newest that ended is already the previous one.
+        let ended = status_of(pod, container).and_then(|status| status.last_state.as_ref()?.terminated.as_ref());
+        let id = ended.and_then(|ended| ended.container_id.as_deref()).unwrap_or_default();
+        return started.find(|c| id.ends_with(&c.id)).ok_or_else(|| Failure::bad_request(gone()));
     }
     started.next().ok_or_else(|| Failure::bad_request(why_not_started(pod, pod_name, container)))
 }

@@ -152,7 +152,8 @@ impl Start {
             return Ok(());
         };
         tracing::info!(pod = %self.pod.described(), container = self.container.name(), error, "a postStart hook failed");
-        self.event(EventType::Warning, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
+        // Not why: what a hook says may hold a secret.
+        self.event(EventType::Warning, "FailedPostStartHook", "PostStartHook failed");
         self.event(EventType::Normal, "Killing", "FailedPostStartHook");
         let grace = std::time::Duration::from_secs(self.pod.grace_seconds().unsigned_abs());
         if let Err(error) = self.node.runtime.stop_container(id, grace).await {

@@ -16,13 +16,45 @@ const PLAIN_UDP: usize = 512;
 /// Larger answers would be cut into fragments, which get lost.
 const LARGEST_UDP: usize = 1232;
 
+/// How many aliases are followed; a circle of them ends here.
+const MAX_ALIASES: usize = 8;
+
 /// What becomes of a message.
 pub enum Question {
     Answered(Vec<u8>),
+    /// A question about an alias of a name that is not of the cluster: its answer lacks that name's records.
+    Behind(Box<Behind>),
     /// A question about a name that is not of the cluster.
     Elsewhere,
     /// No question at all; it gets no answer.
     Nonsense,
+}
+
+/// An answer that waits for the records of the name behind an alias: the clients' own resolvers do not ask on.
+pub struct Behind {
+    response: Message,
+    request: Message,
+    over_tcp: bool,
+    target: Name,
+    kind: RecordType,
+}
+
+impl Behind {
+    /// What to ask elsewhere; `None` if it cannot be written.
+    pub fn question(&self) -> Option<Vec<u8>> {
+        let mut message = Message::new(self.request.metadata.id, MessageType::Query, OpCode::Query);
+        message.metadata.recursion_desired = true;
+        message.add_query(Query::query(self.target.clone(), self.kind));
+        message.to_vec().ok()
+    }
+
+    /// The whole answer, with what was heard; without it, if nothing was.
+    pub fn finish(mut self, heard: &[u8]) -> Question {
+        if let Ok(heard) = Message::from_vec(heard) {
+            self.response.answers.extend(heard.answers);
+        }
+        encode(&self.response, &self.request, self.over_tcp)
+    }
 }
 
 /// Answers a message about the cluster's names.
@@ -59,9 +91,13 @@ pub fn answer(message: &[u8], cluster: &Cluster<'_>, over_tcp: bool) -> Question
         }
         Found::Here(records) => {
             response.metadata.authoritative = true;
-            fill(&mut response, query, &records, cluster.domain);
+            let behind = fill(&mut response, query.name(), query.query_type(), &records, cluster);
             if response.answers.is_empty() {
                 response.authorities.extend(start_of_authority(cluster.domain));
+            }
+            if let Some(target) = behind {
+                let kind = query.query_type();
+                return Question::Behind(Box::new(Behind { response, request, over_tcp, target, kind }));
             }
         }
     }
@@ -95,15 +131,32 @@ fn encode(response: &Message, request: &Message, over_tcp: bool) -> Question {
     Question::Answered(bytes)
 }
 
-fn fill(response: &mut Message, query: &Query, records: &Records, domain: &str) {
-    let owner = query.name();
-    let wanted = query.query_type();
+/// Puts a name's records into the answer, and those of the names behind its alias; the name behind it that is not of the cluster.
+fn fill(
+    response: &mut Message,
+    owner: &Name,
+    wanted: RecordType,
+    records: &Records,
+    cluster: &Cluster<'_>,
+) -> Option<Name> {
+    let Some(alias) = records.alias.as_deref().and_then(absolute) else {
+        fill_plain(response, owner, wanted, records, cluster.domain);
+        return None;
+    };
+    response.answers.push(Record::from_rdata(owner.clone(), TTL, RData::CNAME(CNAME(alias.clone()))));
+    if wanted == RecordType::CNAME || response.answers.len() > MAX_ALIASES {
+        return None;
+    }
+    match cluster.find(alias.to_lowercase().to_ascii().trim_end_matches('.')) {
+        Found::Here(behind) => fill(response, &alias, wanted, &behind, cluster),
+        Found::Missing => None,
+        Found::Elsewhere => Some(alias),
+    }
+}
+
+fn fill_plain(response: &mut Message, owner: &Name, wanted: RecordType, records: &Records, domain: &str) {
     let is = |kind: RecordType| wanted == kind || wanted == RecordType::ANY;
     let mut add = |data: RData| response.answers.push(Record::from_rdata(owner.clone(), TTL, data));
-    if let Some(alias) = records.alias.as_deref().and_then(absolute) {
-        // The client asks on for the name behind it.
-        return add(RData::CNAME(CNAME(alias)));
-    }
     for address in &records.addresses {
         match address {
             IpAddr::V4(v4) if is(RecordType::A) => add(RData::A(A(*v4))),

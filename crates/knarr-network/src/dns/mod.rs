@@ -141,8 +141,24 @@ impl Resolver {
         let cluster = Cluster { snapshot: &*self.cluster, domain: &self.domain };
         match answer(message, &cluster, over_tcp) {
             Question::Answered(bytes) => Some(bytes),
-            Question::Elsewhere => Some(self.forwarder.ask(message, over_tcp).await),
             Question::Nonsense => None,
+            further => self.resolve_further(further, message, over_tcp).await,
+        }
+    }
+
+    /// The answer that other name servers have a part in.
+    async fn resolve_further(&self, question: Question, message: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
+        match question {
+            Question::Answered(bytes) => Some(bytes),
+            Question::Nonsense => None,
+            Question::Elsewhere => Some(self.forwarder.ask(message, over_tcp).await),
+            Question::Behind(behind) => {
+                let heard = self.forwarder.ask(&behind.question()?, over_tcp).await;
+                match behind.finish(&heard) {
+                    Question::Answered(bytes) => Some(bytes),
+                    _ => None,
+                }
+            }
         }
     }
 
@@ -172,13 +188,14 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, resolver: Arc<Resolver>) {
         match resolver.resolve_here(&buffer[..length]) {
             Question::Answered(answer) => drop(socket.send_to(&answer, client).await),
             Question::Nonsense => {}
-            Question::Elsewhere => {
+            further @ (Question::Elsewhere | Question::Behind(_)) => {
                 let Ok(permit) = forwarded.clone().try_acquire_owned() else { continue };
                 let (message, socket, resolver) = (buffer[..length].to_vec(), socket.clone(), resolver.clone());
                 tasks.spawn(async move {
-                    let answer = resolver.forwarder.ask(&message, false).await;
-                    // A client that left is not waited for.
-                    let _ = socket.send_to(&answer, client).await;
+                    if let Some(answer) = resolver.resolve_further(further, &message, false).await {
+                        // A client that left is not waited for.
+                        let _ = socket.send_to(&answer, client).await;
+                    }
                     drop(permit);
                 });
             }

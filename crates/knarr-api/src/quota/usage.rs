@@ -1,19 +1,10 @@
 //! What an object counts for against a quota.
 
-use std::collections::BTreeMap;
-
-use knarr_api::quantity::Quantity;
-use knarr_api::{GroupResource, Object};
 use serde_json::Value;
 
-use crate::admission::refusal::{annotation, items, text};
-
-pub type Usage = BTreeMap<String, Quantity>;
-
-pub fn amounts(value: Option<&Value>) -> Usage {
-    let map = value.and_then(Value::as_object).into_iter().flatten();
-    map.filter_map(|(name, q)| Some((name.clone(), q.as_str()?.parse().ok()?))).collect()
-}
+use super::{Usage, amounts, items, text};
+use crate::quantity::Quantity;
+use crate::{GroupResource, Object};
 
 fn add(usage: &mut Usage, name: impl Into<String>, quantity: Quantity) {
     let entry = usage.entry(name.into()).or_insert(Quantity::from_i64(0));
@@ -21,18 +12,16 @@ fn add(usage: &mut Usage, name: impl Into<String>, quantity: Quantity) {
 }
 
 /// Everything an object uses, by the names that quotas use.
-pub fn of(resource: &GroupResource, object: &Object) -> Usage {
+pub(super) fn of(resource: &GroupResource, object: &Object) -> Usage {
     let one = Quantity::from_i64(1);
     let mut usage = Usage::new();
     add(&mut usage, format!("count/{resource}"), one);
-    if !resource.group.is_empty() {
-        return usage;
-    }
-    match resource.resource.as_ref() {
-        "pods" => pod(object, &mut usage),
-        "services" => service(object, &mut usage),
-        "persistentvolumeclaims" => claim(object, &mut usage),
-        "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas" => {
+    match (&*resource.group, &*resource.resource) {
+        ("", "pods") => pod(object, &mut usage),
+        ("", "services") => service(object, &mut usage),
+        ("", "persistentvolumeclaims") => claim(object, &mut usage),
+        ("resource.k8s.io", "resourceclaims") => devices(object, &mut usage),
+        ("", "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas") => {
             add(&mut usage, resource.resource.to_string(), one);
         }
         _ => {}
@@ -61,7 +50,7 @@ fn pod(pod: &Object, usage: &mut Usage) {
 }
 
 /// Containers together, or the largest init container if that is more; with the sidecars and the overhead.
-fn pod_total(pod: &Object, field: &str) -> Usage {
+pub(super) fn pod_total(pod: &Object, field: &str) -> Usage {
     let of = |container: &Value| amounts(container.pointer(&format!("/resources/{field}")));
     let mut running = Usage::new();
     for container in items(pod, "/spec/containers") {
@@ -88,6 +77,8 @@ fn pod_total(pod: &Object, field: &str) -> Usage {
         let entry = running.entry(name).or_insert(quantity);
         *entry = (*entry).max(quantity);
     }
+    // What the pod states as a whole holds in place of its containers' sum.
+    running.extend(amounts(pod.pointer(&format!("/spec/resources/{field}"))));
     for (name, quantity) in amounts(pod.pointer("/spec/overhead")) {
         if field == "requests" || running.contains_key(&name) {
             add(&mut running, name, quantity);
@@ -115,7 +106,7 @@ fn service(service: &Object, usage: &mut Usage) {
 
 fn claim(claim: &Object, usage: &mut Usage) {
     let one = Quantity::from_i64(1);
-    let beta = annotation(claim, "volume.beta.kubernetes.io/storage-class");
+    let beta = claim.pointer("/metadata/annotations/volume.beta.kubernetes.io~1storage-class").and_then(Value::as_str);
     let class = beta.unwrap_or(text(claim, "/spec/storageClassName"));
     let of_class = |what: &str| format!("{class}.storageclass.storage.k8s.io/{what}");
     add(usage, "persistentvolumeclaims", one);
@@ -127,6 +118,26 @@ fn claim(claim: &Object, usage: &mut Usage) {
         if !class.is_empty() {
             add(usage, of_class("requests.storage"), *size);
         }
+    }
+}
+
+/// The devices that a claim asks for, by class; of alternatives the most that any of them takes.
+fn devices(claim: &Object, usage: &mut Usage) {
+    let mut ask = |request: &Value| {
+        let count = request.get("count").and_then(Value::as_i64).unwrap_or(1);
+        let class = text(request, "/deviceClassName");
+        (!class.is_empty()).then(|| (format!("{class}.deviceclass.resource.k8s.io/devices"), Quantity::from_i64(count)))
+    };
+    for request in items(claim, "/spec/devices/requests") {
+        if let Some((name, count)) = request.get("exactly").and_then(&mut ask) {
+            add(usage, name, count);
+        }
+        let mut most = Usage::new();
+        for (name, count) in items(request, "/firstAvailable").filter_map(&mut ask) {
+            let entry = most.entry(name).or_insert(count);
+            *entry = (*entry).max(count);
+        }
+        most.into_iter().for_each(|(name, count)| add(usage, name, count));
     }
 }
 
@@ -154,52 +165,4 @@ pub fn unspecified(resource: &GroupResource, object: &Object, hard: &Usage) -> O
         }
     }
     (!missing.is_empty()).then(|| missing.join("; "))
-}
-
-/// Whether a quota counts this object at all.
-pub fn in_scope(quota: &Object, resource: &GroupResource, object: &Object) -> bool {
-    let scopes = items(quota, "/spec/scopes").filter_map(Value::as_str);
-    let mut plain = scopes.map(|scope| (scope, "Exists", Vec::new()));
-    let selectors = items(quota, "/spec/scopeSelector/matchExpressions");
-    let mut selected = selectors.map(|s| {
-        let values: Vec<&str> = items(s, "/values").filter_map(Value::as_str).collect();
-        (text(s, "/scopeName"), text(s, "/operator"), values)
-    });
-    let is_pod = resource.group.is_empty() && resource.resource == "pods";
-    let matches =
-        |(scope, operator, values): (&str, &str, Vec<&str>)| is_pod && scope_matches(object, scope, operator, &values);
-    plain.all(matches) && selected.all(matches)
-}
-
-fn scope_matches(pod: &Object, scope: &str, operator: &str, values: &[&str]) -> bool {
-    let terminating = pod.pointer("/spec/activeDeadlineSeconds").is_some_and(|v| v.as_i64().is_some());
-    let best_effort = || pod_total(pod, "requests").is_empty() && pod_total(pod, "limits").is_empty();
-    match scope {
-        "Terminating" => terminating,
-        "NotTerminating" => !terminating,
-        "BestEffort" => best_effort(),
-        "NotBestEffort" => !best_effort(),
-        "PriorityClass" => {
-            let class = text(pod, "/spec/priorityClassName");
-            match operator {
-                "In" => values.contains(&class),
-                "NotIn" => !values.contains(&class),
-                "DoesNotExist" => class.is_empty(),
-                _ => !class.is_empty(),
-            }
-        }
-        "CrossNamespacePodAffinity" => crosses_namespaces(pod),
-        _ => false,
-    }
-}
-
-fn crosses_namespaces(pod: &Object) -> bool {
-    let crosses = |term: &Value| {
-        items(term, "/namespaces").next().is_some() || term.get("namespaceSelector").is_some_and(|s| !s.is_null())
-    };
-    ["podAffinity", "podAntiAffinity"].iter().any(|kind| {
-        let at = |field: &str| format!("/spec/affinity/{kind}/{field}DuringSchedulingIgnoredDuringExecution");
-        items(pod, &at("required")).any(crosses)
-            || items(pod, &at("preferred")).any(|p| p.get("podAffinityTerm").is_some_and(crosses))
-    })
 }
