@@ -4,16 +4,18 @@ use serde_json::{Map, Value, json};
 
 use super::Dialect;
 use crate::resource::GroupVersionKind;
+use crate::schema::schema;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const READ_TYPES: [&str; 4] =
     ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"];
 const STREAM_TYPES: [&str; 3] =
     ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", "application/cbor-seq"];
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const PATCH_TYPES: [&str; 5] = [
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
+    STRATEGIC,
     "application/apply-patch+yaml",
     "application/apply-patch+cbor",
 ];
@@ -143,9 +145,14 @@ impl Operation {
         }
     }
 
+    /// Of a kind that users defined: it has no strategic merge, which `kubectl apply` reads off its document.
+    fn is_custom(&self) -> bool {
+        self.gvk.as_ref().is_some_and(|gvk| schema().by_gvk(gvk).is_none())
+    }
+
     fn consumes(&self) -> Vec<&'static str> {
         match self.action {
-            "patch" => PATCH_TYPES.to_vec(),
+            "patch" => PATCH_TYPES.into_iter().filter(|name| *name != STRATEGIC || !self.is_custom()).collect(),
             _ => vec!["*/*"],
         }
     }

@@ -116,6 +116,11 @@ fn mask_placement(c: &mut Checker, spec: &Value, before: &Value, masked: &mut Va
             masked["affinity"] = json!({});
         }
         masked["affinity"]["nodeAffinity"] = old.clone();
+        // What says nothing more is as none.
+        let says = |field: &str| has(&masked["affinity"], field);
+        if !has(before, "affinity") && !says("podAffinity") && !says("podAntiAffinity") {
+            masked["affinity"] = before["affinity"].clone();
+        }
     }
 }
 
