@@ -1,6 +1,5 @@
 //! The control plane alone, from outside: what a client may send, and what survives.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -222,16 +221,16 @@ async fn a_namespace_goes_with_everything_in_it() -> Result<()> {
 async fn kubectl_works_against_the_control_plane() -> Result<()> {
     let cluster = control_plane()?;
     let Some(kubectl) = cluster.kubectl() else { return Ok(()) };
-    let manifest = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/web.yaml")).display().to_string();
-    kubectl.run(&["apply", "-f", &manifest])?;
-    let again = kubectl.run(&["apply", "-f", &manifest])?;
+    let manifest = "../examples/web.yaml";
+    kubectl.run(&["apply", "-f", manifest])?;
+    let again = kubectl.run(&["apply", "-f", manifest])?;
     // A Secret's stringData is never shown again, so that kubectl always sees something to patch there.
     ensure!(
         again.lines().filter(|line| !line.starts_with("secret/")).all(|line| line.ends_with("unchanged")),
         "{again}"
     );
-    kubectl.run(&["apply", "--server-side", "--force-conflicts", "-f", &manifest])?;
-    kubectl.run(&["diff", "-f", &manifest])?;
+    kubectl.run(&["apply", "--server-side", "--force-conflicts", "-f", manifest])?;
+    kubectl.run(&["diff", "-f", manifest])?;
     ensure!(kubectl.run(&["get", "deployment", "web", "-owide"])?.contains("knarr.local/web:1"));
     ensure!(kubectl.run(&["get", "deployment", "web", "-oyaml"])?.contains("kind: Deployment"));
     let explained = kubectl.run(&["explain", "deployment.spec.strategy.rollingUpdate"])?;
@@ -251,7 +250,7 @@ async fn kubectl_works_against_the_control_plane() -> Result<()> {
     kubectl.run(&["create", "token", "default"])?;
     let all = kubectl.run(&["get", "all"])?;
     ensure!(all.contains("service/kubernetes") && all.contains("replicaset.apps/web-"), "{all}");
-    kubectl.run(&["delete", "-f", &manifest, "--timeout=30s"])?;
+    kubectl.run(&["delete", "-f", manifest, "--timeout=30s"])?;
     kubectl.run(&["wait", "--for=delete", "pods", "-lapp=web", "--timeout=30s"]).map(drop)
 }
 

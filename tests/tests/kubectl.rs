@@ -12,7 +12,7 @@ fn main() {
     if !ready {
         eprintln!("no kubectl on the PATH: the sessions are skipped");
     }
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/transcripts/control_plane");
+    let directory = "transcripts/control_plane";
     let sessions = Transcript::all(Path::new(directory)).expect("the sessions can be read");
     let cluster =
         (ready && !arguments.list).then(|| Arc::new(Cluster::up(&Options::default()).expect("a control plane starts")));

@@ -134,7 +134,7 @@ fn fresh_cluster(cluster: &Cluster, kubectl: &Kubectl) -> Result<()> {
 }
 
 fn web(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
-    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/web.yaml");
+    let manifest = "../examples/web.yaml";
     kubectl.run(&["apply", "-f", manifest])?;
     kubectl.run(&["rollout", "status", "deployment/web", "--timeout=40s"])?;
     let pods = kubectl.run(&["get", "pods", "-lapp=web", "-oname"])?;

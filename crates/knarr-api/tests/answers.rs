@@ -39,8 +39,7 @@ struct Answer {
 }
 
 fn facts() -> Option<Vec<Value>> {
-    let dir = std::env::var_os("KNARR_FACTS")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/k8s"), PathBuf::from);
+    let dir = std::env::var_os("KNARR_FACTS").map_or_else(|| PathBuf::from("../../../shared/k8s"), PathBuf::from);
     let text = std::fs::read(dir.join("answers.json")).ok()?;
     serde_json::from_slice(&text).ok()
 }

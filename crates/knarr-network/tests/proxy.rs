@@ -25,7 +25,7 @@ fn surroundings() -> Surroundings {
 }
 
 fn cases() -> Vec<(PathBuf, Vec<Frontend>)> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proxy");
+    let directory = "tests/proxy";
     let mut cases = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

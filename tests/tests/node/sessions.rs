@@ -16,7 +16,7 @@ type Outcomes = HashMap<String, Result<(), String>>;
 
 /// A trial for each session.
 pub fn trials(arguments: &Arguments, cluster: &Arc<Mutex<Option<Cluster>>>, ignored: bool) -> Vec<Trial> {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/transcripts/node");
+    let directory = "transcripts/node";
     let all = Transcript::all(Path::new(directory)).expect("the sessions can be read");
     let wanted = |session: &Transcript| match (&arguments.filter, arguments.exact) {
         (None, _) => true,
