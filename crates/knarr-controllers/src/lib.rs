@@ -13,6 +13,7 @@ mod context;
 mod deployment;
 mod discovery;
 mod disruption_budgets;
+mod enabled;
 mod endpoint_slices;
 mod endpoints;
 mod garbage_collector;
@@ -40,6 +41,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use context::Context;
+pub use enabled::{Enabled, UnknownController};
 
 /// What the controllers must be told of the cluster.
 #[derive(Clone)]
@@ -60,6 +62,8 @@ pub struct Config {
     pub node_grace_period: std::time::Duration,
     /// How many finished pods may be kept before the oldest are deleted.
     pub terminated_pod_threshold: usize,
+    /// Which controllers run.
+    pub enabled: Enabled,
 }
 
 impl Default for Config {
@@ -73,6 +77,7 @@ impl Default for Config {
             certificate_lifetime: std::time::Duration::from_secs(365 * 24 * 3600),
             node_grace_period: std::time::Duration::from_secs(50),
             terminated_pod_threshold: 12500,
+            enabled: Enabled::default(),
         }
     }
 }
@@ -88,8 +93,10 @@ pub async fn run(
     let informers = Informers::new(client_factory("system:kube-controller-manager"), shutdown.clone());
     let context = Arc::new(Context::new(informers.clone(), Box::new(client_factory), config, shutdown));
     let mut loops = JoinSet::new();
-    for start in CONTROLLERS {
-        loops.spawn(start(context.clone()));
+    for (name, start) in CONTROLLERS {
+        if context.config.enabled.has(name) {
+            loops.spawn(start(context.clone()));
+        }
     }
     while let Some(ended) = loops.join_next().await {
         if let Err(error) = ended {
@@ -101,28 +108,31 @@ pub async fn run(
 
 type Start = fn(Arc<Context>) -> futures::future::BoxFuture<'static, ()>;
 
-const CONTROLLERS: &[Start] = &[
-    |c| Box::pin(namespaces::run(c)),
-    |c| Box::pin(service_accounts::run(c)),
-    |c| Box::pin(service_account_tokens::run(c)),
-    |c| Box::pin(root_ca::run(c)),
-    |c| Box::pin(cluster_role_aggregation::run(c)),
-    |c| Box::pin(certificates::run(c)),
-    |c| Box::pin(bootstrap_tokens::run(c)),
-    |c| Box::pin(deployment::run(c)),
-    |c| Box::pin(replicas::run::<k8s_openapi::api::apps::v1::ReplicaSet>(c)),
-    |c| Box::pin(replicas::run::<k8s_openapi::api::core::v1::ReplicationController>(c)),
-    |c| Box::pin(endpoints::run(c)),
-    |c| Box::pin(endpoint_slices::run(c)),
-    |c| Box::pin(node_ipam::run(c)),
-    |c| Box::pin(garbage_collector::run(c)),
-    |c| Box::pin(pod_gc::run(c)),
-    |c| Box::pin(job::run(c)),
-    |c| Box::pin(node_lifecycle::run(c)),
-    |c| Box::pin(taint_eviction::run(c)),
-    |c| Box::pin(validating_admission_policy_status::run(c)),
-    |c| Box::pin(resource_quota::run(c)),
-    |c| Box::pin(disruption_budgets::run(c)),
+/// Upstream's name of each controller, and how it is started.
+const CONTROLLERS: &[(&str, Start)] = &[
+    ("namespace-controller", |c| Box::pin(namespaces::run(c))),
+    ("serviceaccount-controller", |c| Box::pin(service_accounts::run(c))),
+    ("serviceaccount-token-controller", |c| Box::pin(service_account_tokens::run(c))),
+    ("root-ca-certificate-publisher-controller", |c| Box::pin(root_ca::run(c))),
+    ("clusterrole-aggregation-controller", |c| Box::pin(cluster_role_aggregation::run(c))),
+    ("certificatesigningrequest-controller", |c| Box::pin(certificates::run(c))),
+    ("token-cleaner-controller", |c| Box::pin(bootstrap_tokens::run(c))),
+    ("deployment-controller", |c| Box::pin(deployment::run(c))),
+    ("replicaset-controller", |c| Box::pin(replicas::run::<k8s_openapi::api::apps::v1::ReplicaSet>(c))),
+    ("replicationcontroller-controller", |c| {
+        Box::pin(replicas::run::<k8s_openapi::api::core::v1::ReplicationController>(c))
+    }),
+    ("endpoints-controller", |c| Box::pin(endpoints::run(c))),
+    ("endpointslice-controller", |c| Box::pin(endpoint_slices::run(c))),
+    ("node-ipam-controller", |c| Box::pin(node_ipam::run(c))),
+    ("garbage-collector-controller", |c| Box::pin(garbage_collector::run(c))),
+    ("pod-garbage-collector-controller", |c| Box::pin(pod_gc::run(c))),
+    ("job-controller", |c| Box::pin(job::run(c))),
+    ("node-lifecycle-controller", |c| Box::pin(node_lifecycle::run(c))),
+    ("taint-eviction-controller", |c| Box::pin(taint_eviction::run(c))),
+    ("validatingadmissionpolicy-status-controller", |c| Box::pin(validating_admission_policy_status::run(c))),
+    ("resourcequota-controller", |c| Box::pin(resource_quota::run(c))),
+    ("disruption-controller", |c| Box::pin(disruption_budgets::run(c))),
 ];
 
 #[cfg(test)]

@@ -97,6 +97,7 @@ impl ControlPlane {
             root_ca: pki.authority.certificate_pem().to_string(),
             signing_authority: Some(pki.authority.clone()),
             token_key: Some(Arc::new(pki.token_key()?)),
+            enabled: settings.controllers.clone(),
             ..knarr_controllers::Config::default()
         };
         let (shared, stop) = (settings.store.is_shared(), &tasks.stop);
@@ -107,6 +108,9 @@ impl ControlPlane {
             knarr_controllers::run(move |user| server.controller_client(user), config.clone(), stop)
         };
         tasks.spawn("controllers", while_leading(elector, stop.clone(), controllers));
+        if !settings.controllers.has_scheduler() {
+            return Ok(());
+        }
         let elector = shared.then(|| self.elector("kube-scheduler", settings));
         let client = self.client("system:kube-scheduler", &[]);
         let scheduler = move |stop| knarr_scheduler::run(client.clone(), knarr_scheduler::Config::default(), stop);

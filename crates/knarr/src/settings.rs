@@ -58,6 +58,9 @@ pub struct Said {
     /// Control plane alone: runs no pods, needs no root
     #[arg(long, env = "KNARR_NO_NODE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub no_node: Option<bool>,
+    /// Controllers that run, by upstream's names with commas between them: "*" for all, "-name" for all but one; the scheduler is kube-scheduler [default: *]
+    #[arg(long, env = "KNARR_CONTROLLERS", value_name = "NAMES", allow_hyphen_values = true)]
+    pub controllers: Option<String>,
     /// Seats requests by API priority and fairness, rather than by two plain limits [default: true]
     #[arg(long, env = "KNARR_ENABLE_PRIORITY_AND_FAIRNESS", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub enable_priority_and_fairness: Option<bool>,
@@ -168,6 +171,7 @@ impl Said {
             runtime_endpoint: self.runtime_endpoint.or(file.runtime_endpoint),
             kubelet_port: self.kubelet_port.or(file.kubelet_port),
             no_node: self.no_node.or(file.no_node),
+            controllers: self.controllers.or(file.controllers),
             enable_priority_and_fairness: self.enable_priority_and_fairness.or(file.enable_priority_and_fairness),
             max_requests_inflight: self.max_requests_inflight.or(file.max_requests_inflight),
             max_mutating_requests_inflight: self.max_mutating_requests_inflight.or(file.max_mutating_requests_inflight),
@@ -221,6 +225,7 @@ pub struct Settings {
     pub runtime_endpoint: Option<PathBuf>,
     pub kubelet_port: u16,
     pub node: bool,
+    pub controllers: knarr_controllers::Enabled,
     pub serving: Serving,
     pub access: AccessSaid,
     pub store: StoreChoice,
@@ -247,6 +252,7 @@ impl Settings {
             runtime_endpoint: said.runtime_endpoint.as_deref().map(socket_path),
             kubelet_port: said.kubelet_port.unwrap_or(10250),
             node: !said.no_node.unwrap_or(false),
+            controllers: said.controllers.as_deref().unwrap_or("*").parse().context("--controllers")?,
             access: said.access,
             store: StoreChoice::resolve(store::Said {
                 store: said.store.as_deref(),
@@ -402,6 +408,8 @@ mod tests {
         assert!(refused(said).contains("--node-name"));
         let said = Said { cluster_cidr: Some("10.96.0.0/12".parse().unwrap()), ..Said::default() };
         assert!(refused(said).contains("overlap"));
+        let said = Said { controllers: Some("*,-jobs".into()), ..Said::default() };
+        assert!(refused(said).contains("--controllers"));
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("knarr.yaml");
         std::fs::write(&file, "bnd: 1\n").unwrap();
