@@ -103,25 +103,30 @@ impl Resources {
         audit::annotate("k8s.io/deprecated", "true");
     }
 
+    /// All but the most frequent and smallest future have a box of their own: every request carries the room of the largest.
     async fn dispatch(&self, request: Request) -> Answer {
         let info = request.info.clone();
         if Connector::serves(&info.group, &info.resource, &info.subresource) {
-            return self.connect(request).await;
+            return Box::pin(self.connect(request)).await;
         }
         let special = self.handlers.find(&info.group, &info.resource, &info.subresource);
         if let Some(handler) = special {
-            return self.special(request, handler.clone()).await;
+            return Box::pin(self.special(request, handler.clone())).await;
         }
         match (info.subresource.as_str(), info.verb.as_str()) {
-            ("", "list") => self.list(request).await,
+            ("", "list") => Box::pin(self.list(request)).await,
             ("" | "status" | "ephemeralcontainers" | "resize" | "approval", "get") => self.get(request).await,
-            ("", "watch") => self.watch(request).await,
-            ("", "create") => self.create(request).await,
-            ("" | "status" | "ephemeralcontainers" | "resize" | "approval", "update") => self.update(request).await,
-            ("" | "status" | "ephemeralcontainers" | "resize" | "approval", "patch") => self.patch(request).await,
-            ("", "delete") => self.delete(request).await,
-            ("", "deletecollection") => self.delete_collection(request).await,
-            ("scale", _) => scale_requests::serve(&self.registry, request).await,
+            ("", "watch") => Box::pin(self.watch(request)).await,
+            ("", "create") => Box::pin(self.create(request)).await,
+            ("" | "status" | "ephemeralcontainers" | "resize" | "approval", "update") => {
+                Box::pin(self.update(request)).await
+            }
+            ("" | "status" | "ephemeralcontainers" | "resize" | "approval", "patch") => {
+                Box::pin(self.patch(request)).await
+            }
+            ("", "delete") => Box::pin(self.delete(request)).await,
+            ("", "deletecollection") => Box::pin(self.delete_collection(request)).await,
+            ("scale", _) => Box::pin(scale_requests::serve(&self.registry, request)).await,
             _ => Ok(respond::page_not_found()),
         }
     }
@@ -226,7 +231,7 @@ impl Resources {
         let mut writer = Writer::new(request.user.clone());
         let target = request.target();
         let body = request.body.collect_limited().await?;
-        let options = DeleteOptions::read(&body, &request.query)?;
+        let options = DeleteOptions::read(&request.parts.headers, &body, &request.query)?;
         let deleted = self.registry.delete(&target, &options, &mut writer).await?;
         let mut response = delete::answer(&target, &options, &deleted, &presenter).await?;
         respond::add_warnings(&mut response, &writer.warnings);
@@ -239,7 +244,7 @@ impl Resources {
         let writer = Writer::new(request.user.clone());
         let (served, namespace) = (request.served, request.info.namespace.clone());
         let body = request.body.collect_limited().await?;
-        let options = DeleteOptions::read(&body, &request.query)?;
+        let options = DeleteOptions::read(&request.parts.headers, &body, &request.query)?;
         let page = self.registry.delete_collection(&served, &namespace, &list, &options, &writer).await?;
         presenter.list(&page).await
     }

@@ -125,6 +125,28 @@ async fn objects_take_the_form_that_is_asked_for() {
     assert_eq!(get_as(&server, maps, "image/png").await.0, 406);
 }
 
+/// client-go deletes in protobuf what it creates in protobuf.
+#[tokio::test]
+async fn deletions_may_be_asked_for_in_protobuf() {
+    let server = Server::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    server.post(maps, &json!({"metadata": {"name": "a"}})).await.ok();
+    let delete = async |options: Value| {
+        let body = knarr_api::protobuf::encode(knarr_api::schema::schema(), &options).expect("encodes");
+        server.call("DELETE", &format!("{maps}/a"), "application/vnd.kubernetes.protobuf", body).await.code
+    };
+    let options = |more: Value| {
+        let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions"});
+        options.as_object_mut().expect("a map").extend(more.as_object().cloned().expect("a map"));
+        options
+    };
+    assert_eq!(delete(options(json!({"preconditions": {"uid": "another"}}))).await, 409);
+    assert_eq!(delete(options(json!({"dryRun": ["All"]}))).await, 200);
+    assert_eq!(server.get(&format!("{maps}/a")).await.code, 200);
+    assert_eq!(delete(options(json!({"gracePeriodSeconds": 0, "propagationPolicy": "Background"}))).await, 200);
+    assert_eq!(server.get(&format!("{maps}/a")).await.code, 404);
+}
+
 #[tokio::test]
 async fn an_older_client_gets_the_openapi_document_in_protobuf() {
     let server = Server::start().await;

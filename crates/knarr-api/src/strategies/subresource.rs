@@ -35,6 +35,8 @@ pub fn prepare(ctx: &Context, name: &str, object: &mut Object, old: &Object) {
         }
         "resize" => resize(&mut kept, object),
         "approval" => {
+            // Whoever approves may label and annotate, too.
+            kept["metadata"] = object["metadata"].clone();
             set(&mut kept["status"], "conditions", part(object, "/status/conditions"));
             stamp_conditions(ctx, &mut kept);
         }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use knarr_api::field::ErrorList;
 use knarr_api::object::ObjectExt;
-use knarr_api::{FieldError, GroupVersionKind, Object, Path, StatusError};
+use knarr_api::{FieldError, GroupVersionKind, Object, Path, StatusError, protobuf, schema};
 use knarr_store::{Expect, Revision};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,6 +19,7 @@ use crate::admission::Operation;
 use crate::cache::Entry;
 use crate::custom_resources;
 use crate::http::Body;
+use crate::http::negotiate::{self, Encoding};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -64,13 +65,17 @@ struct RawOptions {
 
 impl DeleteOptions {
     /// From a request: the body, or the query where there is none.
-    pub fn read(body: &[u8], query: &Query) -> Result<Self, StatusError> {
+    pub fn read(headers: &HeaderMap, body: &[u8], query: &Query) -> Result<Self, StatusError> {
         if body.is_empty() {
             return Self::of_query(query);
         }
-        let object: Object = serde_saphyr::from_slice(body)
-            .or_else(|_| serde_json::from_slice(body))
-            .map_err(|e| StatusError::bad_request(format!("couldn't get version/kind; json parse error: {e}")))?;
+        let unreadable =
+            |why: String| StatusError::bad_request(format!("couldn't get version/kind; json parse error: {why}"));
+        let object: Object = match negotiate::body_encoding(headers)? {
+            Encoding::Json => serde_json::from_slice(body).map_err(|e| unreadable(e.to_string()))?,
+            Encoding::Yaml => serde_saphyr::from_slice(body).map_err(|e| unreadable(e.to_string()))?,
+            Encoding::Protobuf => protobuf::decode(schema::schema(), body, None)?,
+        };
         Self::of_object(object)
     }
 
