@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use knarr_api::{GroupResource, Object, StatusError};
+use serde_json::Value;
 
 use crate::registry::Registry;
 
@@ -42,6 +43,20 @@ pub trait Objects: Send + Sync + 'static {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Arc<Object>>, StatusError>;
+
+    /// A field by which the kind can be selected, without reading the whole object; `None` if the object is not there.
+    async fn selectable_field(
+        &self,
+        resource: &GroupResource,
+        namespace: &str,
+        name: &str,
+        field: &str,
+    ) -> Result<Option<String>, StatusError> {
+        let found = self.get(resource, namespace, name).await?;
+        let pointer = format!("/{}", field.replace('.', "/"));
+        let value = |object: &Object| object.pointer(&pointer).and_then(Value::as_str).unwrap_or_default().to_string();
+        Ok(found.as_deref().map(value))
+    }
 
     /// All objects of a namespace, or of all namespaces where `namespace` is empty.
     async fn list(&self, resource: &GroupResource, namespace: &str) -> Result<Vec<Arc<Object>>, StatusError>;

@@ -138,12 +138,12 @@ impl Routes {
             return respond::page_not_found();
         };
         if let Some(service) = self.aggregator.remote(&info.path) {
-            return aggregation::serve(&self.aggregator, &service, parts, body).await;
+            return Box::pin(aggregation::serve(&self.aggregator, &service, parts, body)).await;
         }
         if info.is_resource {
             self.resources.serve(info, parts, body).await
         } else {
-            self.pages.serve(&info, &parts).await
+            Box::pin(self.pages.serve(&info, &parts)).await
         }
     }
 }

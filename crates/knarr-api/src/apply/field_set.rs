@@ -123,18 +123,17 @@ impl FieldSet {
         }
     }
 
-    /// Takes only the path itself out.
+    /// Takes only the path of these elements itself out.
     pub fn remove(&mut self, path: &[&str]) {
-        let Some((first, rest)) = path.split_first() else { return };
-        let element = format!("f:{first}");
-        if let Some(entry) = self.children.get_mut(element.as_str()) {
+        let Some((&first, rest)) = path.split_first() else { return };
+        if let Some(entry) = self.children.get_mut(first) {
             if rest.is_empty() {
                 entry.member = false;
             } else {
                 entry.below.remove(rest);
             }
             if !entry.member && entry.below.is_empty() {
-                self.children.remove(element.as_str());
+                self.children.remove(first);
             }
         }
     }

@@ -28,20 +28,20 @@ use crate::status::{Reason, StatusError};
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
-/// Fields that the server keeps and nobody owns.
+/// Fields that the server keeps and nobody owns, as elements of a [`FieldSet`].
 const UNOWNED: [&[&str]; 12] = [
-    &["apiVersion"],
-    &["kind"],
-    &["metadata"],
-    &["metadata", "name"],
-    &["metadata", "namespace"],
-    &["metadata", "creationTimestamp"],
-    &["metadata", "selfLink"],
-    &["metadata", "uid"],
-    &["metadata", "clusterName"],
-    &["metadata", "generation"],
-    &["metadata", "managedFields"],
-    &["metadata", "resourceVersion"],
+    &["f:apiVersion"],
+    &["f:kind"],
+    &["f:metadata"],
+    &["f:metadata", "f:name"],
+    &["f:metadata", "f:namespace"],
+    &["f:metadata", "f:creationTimestamp"],
+    &["f:metadata", "f:selfLink"],
+    &["f:metadata", "f:uid"],
+    &["f:metadata", "f:clusterName"],
+    &["f:metadata", "f:generation"],
+    &["f:metadata", "f:managedFields"],
+    &["f:metadata", "f:resourceVersion"],
 ];
 
 /// What ownership is recorded for: a kind in the version of the request, through the main resource or a subresource.
@@ -372,20 +372,24 @@ fn refresh_last_applied(object: &mut Object, config: &Object) {
 
 /// Puts the old time stamps of ownership back where an update changes nothing else, so that it stays a no-op.
 pub fn keep_time_stamps(new: &mut Object, old: &Object) {
-    let managed = |object: &Object| object.metadata().and_then(|m| m.get("managedFields")).cloned();
-    let (Some(Value::Array(ours)), Some(Value::Array(theirs))) = (managed(new), managed(old)) else { return };
-    if ours == theirs || ours.len() != theirs.len() {
-        return;
-    }
-    let timeless = |entry: &Value| {
-        let mut entry = entry.as_object().cloned().unwrap_or_default();
-        entry.remove("time");
-        entry
-    };
-    let same = ours.iter().zip(&theirs).all(|(a, b)| timeless(a) == timeless(b));
+    let (Some(ours), Some(theirs)) = (ownership(new), ownership(old)) else { return };
+    let same =
+        ours != theirs && ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| timeless_equal(a, b));
     if same && equal_but_managed(new, old) {
+        let theirs = theirs.clone();
         new.metadata_mut().insert("managedFields".into(), Value::Array(theirs));
     }
+}
+
+fn ownership(object: &Object) -> Option<&Vec<Value>> {
+    object.metadata()?.get("managedFields")?.as_array()
+}
+
+/// Whether two entries differ in nothing but their time.
+fn timeless_equal(a: &Value, b: &Value) -> bool {
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return false };
+    let timeless = |entry: &Map<String, Value>| entry.len() - usize::from(entry.contains_key("time"));
+    timeless(a) == timeless(b) && a.iter().all(|(key, value)| key == "time" || b.get(key) == Some(value))
 }
 
 fn equal_but_managed(new: &Object, old: &Object) -> bool {

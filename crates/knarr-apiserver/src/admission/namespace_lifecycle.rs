@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use knarr_api::status::{Cause, Details};
 use knarr_api::{GroupResource, StatusError};
 
-use super::refusal::{forbidden, text};
+use super::refusal::forbidden;
 use super::{Operation, Plugin, Request};
 use crate::objects::Objects;
 
@@ -35,10 +35,11 @@ impl Plugin for NamespaceLifecycle {
             return Ok(());
         }
         let namespaces = GroupResource::new("", "namespaces");
-        let Some(namespace) = self.objects.get(&namespaces, "", &request.namespace).await? else {
+        let phase = self.objects.selectable_field(&namespaces, "", &request.namespace, "status.phase").await?;
+        let Some(phase) = phase else {
             return Err(StatusError::not_found(&namespaces, &request.namespace));
         };
-        if request.operation == Operation::Create && text(&namespace, "/status/phase") == "Terminating" {
+        if request.operation == Operation::Create && phase == "Terminating" {
             return Err(terminating(request));
         }
         Ok(())

@@ -37,6 +37,8 @@ pub struct Entry {
     bytes: Bytes,
     /// Where the digits of the `resourceVersion` stand in `bytes`.
     version_at: (u32, u32),
+    /// Where the metadata, a JSON object, begins and ends in `bytes`.
+    metadata_at: (u32, u32),
     /// Where `"metadata":` stands, if only the type stands before it.
     untyped_at: Option<u32>,
     /// What the store holds, where the reader changed it.
@@ -114,6 +116,7 @@ impl Entry {
         };
         let metadata_at = raw.metadata.get().as_ptr() as usize - stored.as_ptr() as usize;
         let (bytes, version_at) = splice_version(stored, metadata_at, revision);
+        let metadata_end = metadata_at + raw.metadata.get().len() + (bytes.len() - stored.len());
         let untyped_at = metadata_at.checked_sub(METADATA_FIELD.len()).filter(|at| only_type_before(stored, *at));
         Ok(Entry {
             key,
@@ -123,6 +126,7 @@ impl Entry {
             fields: fields.into(),
             bytes,
             version_at,
+            metadata_at: (metadata_at as u32, metadata_end as u32),
             untyped_at: untyped_at.map(|at| at as u32),
             stored: None,
         })
@@ -140,6 +144,11 @@ impl Entry {
     /// What follows the `{` of an item of a typed list, where upstream leaves `kind` and `apiVersion` out.
     pub fn untyped_json(&self) -> &[u8] {
         &self.bytes[self.untyped_at.map_or(1, |at| at as usize)..]
+    }
+
+    /// The metadata as JSON.
+    pub fn metadata_json(&self) -> &[u8] {
+        &self.bytes[self.metadata_at.0 as usize..self.metadata_at.1 as usize]
     }
 
     /// The object as a tree, for a write or a selector that the facts cannot answer.
@@ -236,6 +245,11 @@ mod tests {
         assert_eq!(entry.object()["metadata"]["resourceVersion"], "42");
         assert_eq!((entry.namespace(), entry.name(), &*entry.uid), ("ns", "n", "u"));
         assert!(entry.matches(&LabelSelector::parse("a=b").expect("valid"), &FieldSelector::everything()));
+        let metadata: Object = serde_json::from_slice(entry.metadata_json()).expect("JSON");
+        assert_eq!(
+            metadata,
+            serde_json::json!({"labels": {"a": "b"}, "name": "n", "resourceVersion": "42", "uid": "u"})
+        );
         let gone: Object = serde_json::from_slice(&entry.at_revision(1000)).expect("still JSON");
         assert_eq!(gone["metadata"]["resourceVersion"], "1000");
         assert_eq!(gone["data"]["metadata"], "{");
@@ -254,6 +268,7 @@ mod tests {
     fn empty_metadata_and_nonsense_are_survived() {
         let entry = Entry::parse("n".into(), br#"{"metadata":{ }}"#, 7, &Reader::default()).expect("parses");
         assert_eq!(entry.object()["metadata"]["resourceVersion"], "7");
+        assert_eq!(entry.metadata_json(), br#"{"resourceVersion":"7" }"#);
         assert!(Entry::parse("n".into(), b"[]", 7, &Reader::default()).is_err());
     }
 }

@@ -53,7 +53,8 @@ impl<H: Handler> Handler for Audit<H> {
             auditor.rejected();
             return respond::from_error(&StatusError::internal("failed to store audit event"));
         }
-        self.recorded(request, record).await
+        // In a box: whoever records nothing need not carry the room for it.
+        Box::pin(self.recorded(request, record)).await
     }
 }
 
@@ -61,7 +62,7 @@ impl<H: Handler> Audit<H> {
     async fn recorded(&self, request: Request<Body>, record: Arc<Record>) -> Response<Body> {
         let mut ending = Ending(Some(record.clone()));
         let (request, heard) = overhear(request, &record);
-        let serving = record.clone().scope(self.inner.handle(request));
+        let serving = Box::pin(record.clone().scope(self.inner.handle(request)));
         let outcome = AssertUnwindSafe(serving).catch_unwind().await;
         if let Some(heard) = heard {
             heard.tell(&record);

@@ -79,7 +79,9 @@ fn name_request(headers: &mut HeaderMap) -> HeaderValue {
     }
     let mut buffer = uuid::Uuid::encode_buffer();
     let text = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
-    let id = HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+    let mut id = HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+    // No two are alike: HTTP/2 need not remember it for the next answer.
+    id.set_sensitive(true);
     headers.insert(AUDIT_ID, id.clone());
     id
 }

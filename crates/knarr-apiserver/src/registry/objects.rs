@@ -63,6 +63,20 @@ impl Objects for Registry {
         Ok(entry.map(|e| Arc::new(e.object())))
     }
 
+    async fn selectable_field(
+        &self,
+        resource: &GroupResource,
+        namespace: &str,
+        name: &str,
+        field: &str,
+    ) -> Result<Option<String>, StatusError> {
+        let served = self.stored(resource)?;
+        self.wait_until_fresh().await?;
+        let snapshot = served.cache.snapshot();
+        let entry = snapshot.get(&served.key(namespace, name));
+        Ok(entry.map(|entry| entry.field(field).unwrap_or_default().to_string()))
+    }
+
     async fn list(&self, resource: &GroupResource, namespace: &str) -> Result<Vec<Arc<Object>>, StatusError> {
         let served = self.stored(resource)?;
         self.wait_until_fresh().await?;

@@ -13,7 +13,8 @@ use crate::cache::rendered::Rendered;
 use crate::cache::{Entry, Selection, Snapshot, Whole};
 
 /// Bytes of one run of a list's body.
-const RUN: usize = 256 * 1024;
+/// Bytes that go out in one piece.
+pub(super) const RUN: usize = 256 * 1024;
 
 /// A page of objects as of one revision.
 pub struct Page {

@@ -11,7 +11,7 @@ use knarr_api::table::{IncludeObject, partial_metadata};
 use knarr_api::{Object, StatusError, protobuf, schema};
 use serde_json::json;
 
-use super::read::{ItemForm, Page, list_json, put_list_metadata};
+use super::read::{ItemForm, Page, RUN, list_json, put_list_metadata};
 use super::watch_converted::selects;
 use super::{Served, commit};
 use crate::cache::Entry;
@@ -46,6 +46,7 @@ pub struct Presenter {
     /// Seconds since the epoch: a table shows ages.
     pub now: i64,
     include: IncludeObject,
+    /// What tells renderers of events apart; made once there is one.
     id: String,
     /// Of the served version, where only conversion tells what an object's fields are.
     converted_fields: FieldSelector,
@@ -53,13 +54,12 @@ pub struct Presenter {
 
 impl Presenter {
     pub fn new(served: &Arc<Served>, wanted: Wanted) -> Self {
-        let id = format!("{}/{}/{:?}/{:?}", served.api_version, served.kind.kind, wanted.form, wanted.encoding);
         Presenter {
             served: served.clone(),
             wanted,
             now: jiff::Timestamp::now().as_second(),
             include: IncludeObject::Metadata,
-            id,
+            id: String::new(),
             converted_fields: FieldSelector::everything(),
         }
     }
@@ -67,7 +67,6 @@ impl Presenter {
     /// What a table's rows carry: `None`, `Metadata` (the default) or `Object`.
     pub fn include(mut self, what: &str) -> Result<Self, StatusError> {
         self.include = IncludeObject::parse(what)?;
-        self.id.push_str(what);
         Ok(self)
     }
 
@@ -80,6 +79,17 @@ impl Presenter {
     /// Whether stored JSON goes out untouched.
     fn plain(&self) -> bool {
         self.wanted == Wanted::JSON && self.served.stored_as_served()
+    }
+
+    /// The version of metadata that is asked for as JSON, where what is stored is what is shown: it then goes out as it stands.
+    fn bare_metadata(&self) -> Option<&'static str> {
+        let as_stored = self.wanted.encoding == Encoding::Json && self.served.stored_as_served();
+        match self.wanted.form {
+            Form::PartialMetadataList(version) if as_stored && self.converted_fields.is_everything() => {
+                Some(version.api_version())
+            }
+            _ => None,
+        }
     }
 
     /// One object's answer.
@@ -109,6 +119,9 @@ impl Presenter {
             let form = if served.custom.is_some() { ItemForm::Typed } else { ItemForm::Untyped };
             let runs = list_json(page, &served.list_kind(), &served.api_version, form, &served.cache.rendered);
             return Ok(respond::with_type(StatusCode::OK, respond::JSON, Body::chunks(runs)));
+        }
+        if let Some(version) = self.bare_metadata() {
+            return Ok(respond::with_type(StatusCode::OK, respond::JSON, Body::chunks(metadata_list(page, version))));
         }
         let objects = page.entries.iter().map(|e| e.object()).collect();
         let mut objects: Vec<Object> = commit::all_from_stored(served, objects).await?;
@@ -167,7 +180,12 @@ impl Presenter {
 
     /// The renderer of watch events; equal wishes share their bytes.
     pub fn events(&self) -> Arc<dyn Render> {
-        if self.plain() { Arc::new(Json) } else { Arc::new(self.clone()) }
+        if self.plain() {
+            return Arc::new(Json);
+        }
+        let (Served { api_version, kind, .. }, Wanted { form, encoding }) = (&*self.served, &self.wanted);
+        let id = format!("{api_version}/{}/{form:?}/{encoding:?}/{:?}", kind.kind, self.include);
+        Arc::new(Presenter { id, ..self.clone() })
     }
 
     /// A bookmark event.
@@ -199,10 +217,58 @@ impl Render for Presenter {
     }
 
     fn event(&self, kind: EventType, entry: &Entry, revision: u64, out: &mut BytesMut) {
+        let metadata = match self.wanted.form {
+            Form::PartialMetadata(version) | Form::PartialMetadataList(version) => Some(version.api_version()),
+            Form::Object | Form::Table(_) => None,
+        };
+        if let Some(version) = metadata
+            && self.wanted.encoding == Encoding::Json
+            && self.served.stored_as_served()
+            && revision == entry.revision
+        {
+            out.put_slice(b"{\"type\":\"");
+            out.put_slice(kind.as_str().as_bytes());
+            out.put_slice(b"\",\"object\":");
+            put_metadata_object(entry, version, out);
+            out.put_slice(b"}\n");
+            return;
+        }
         let mut object = commit::from_stored_at_once(&self.served, entry.object());
         object.set_meta_str("resourceVersion", &revision.to_string());
         out.put_slice(&self.event_of(kind, object));
     }
+}
+
+/// An entry's metadata as an object of its own, as it stands.
+fn put_metadata_object(entry: &Entry, version: &str, out: &mut BytesMut) {
+    out.put_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"");
+    out.put_slice(version.as_bytes());
+    out.put_slice(b"\",\"metadata\":");
+    out.put_slice(entry.metadata_json());
+    out.put_u8(b'}');
+}
+
+/// The metadata of a list's objects, in runs of bytes.
+fn metadata_list(page: &Page, version: &str) -> Vec<Bytes> {
+    let mut out = BytesMut::with_capacity(RUN);
+    let mut runs = Vec::new();
+    out.put_slice(
+        format!("{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"{version}\",\"metadata\":").as_bytes(),
+    );
+    put_list_metadata(page, &mut out);
+    out.put_slice(b",\"items\":[");
+    for (i, entry) in page.entries.iter().enumerate() {
+        if out.len() >= RUN {
+            runs.push(out.split().freeze());
+        }
+        if i > 0 {
+            out.put_u8(b',');
+        }
+        put_metadata_object(entry, version, &mut out);
+    }
+    out.put_slice(b"]}\n");
+    runs.push(out.freeze());
+    runs
 }
 
 fn list_metadata(page: &Page) -> Object {

@@ -13,7 +13,7 @@ use knarr_api::StatusError;
 use tokio::time::{Instant, Sleep};
 
 use super::options::ListOptions;
-use super::read::check_fields;
+use super::read::{RUN, check_fields};
 use super::render::{self, Presenter};
 use super::{Registry, Served};
 use crate::cache::mailbox::Receiver;
@@ -26,7 +26,6 @@ use crate::http::respond::{self, Answer};
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Upstream's `--min-request-timeout`: watches without a timeout of their own last this long, up to twice.
 const MIN_TIMEOUT: Duration = Duration::from_secs(1800);
-const RUN: usize = 256 * 1024;
 
 impl Registry {
     /// Starts a watch. Once the options are valid, every failure is an ERROR event, as upstream.

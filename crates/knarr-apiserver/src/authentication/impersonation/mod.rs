@@ -59,7 +59,7 @@ pub async fn impersonate(
     authorizer: &Chain,
 ) -> Result<Arc<User>, StatusError> {
     let Some(wanted) = wanted(headers)? else { return Ok(user.clone()) };
-    modes::impersonated(&wanted, request, authorizer).await.map(Arc::new)
+    Box::pin(modes::impersonated(&wanted, request, authorizer)).await.map(Arc::new)
 }
 
 #[cfg(test)]
