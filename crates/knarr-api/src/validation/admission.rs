@@ -122,8 +122,32 @@ pub fn webhook_service(c: &mut Checker, service: &Value) {
     if int(service, "port").is_some_and(|p| !(1..=65535).contains(&p)) {
         c.invalid("port", &service["port"], "port is not valid: must be between 1 and 65535, inclusive");
     }
-    if has(service, "path") && !text(service, "path").starts_with('/') {
-        c.invalid("path", &service["path"], "must start with a '/'");
+    service_path(c, text(service, "path"));
+}
+
+/// A URL path, or nothing: every segment is a DNS name, and one slash may end it.
+fn service_path(c: &mut Checker, path: &str) {
+    if matches!(path, "" | "/") {
+        return;
+    }
+    if path == "//" {
+        return c.invalid_text("path", path, "segment[0] may not be empty");
+    }
+    if !path.starts_with('/') {
+        c.invalid_text("path", path, "must start with a '/'");
+    }
+    // Upstream drops the first character, whatever it is.
+    let mut rest = path.chars();
+    rest.next();
+    let rest = rest.as_str();
+    for (i, segment) in rest.strip_suffix('/').unwrap_or(rest).split('/').enumerate() {
+        if segment.is_empty() {
+            c.invalid_text("path", path, format!("segment[{i}] may not be empty"));
+            continue;
+        }
+        for failure in names::dns_subdomain(segment) {
+            c.invalid_text("path", path, format!("segment[{i}]: {failure}"));
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use knarr_api::GroupResource;
 use knarr_store::{Event, KeyValue, Revision, Store, StoreError, WatchStream};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Cache, CacheMap, Change, Entry, Reader};
@@ -21,6 +22,30 @@ pub const ROOT: &str = "/registry/";
 /// How far back a restarted server reads the store's history, so that watches resume.
 const REPLAYED_REVISIONS: u64 = 2_000;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// Watchers hear of changes at most so often: one change goes out at once, and of many that follow each other several go together, as a
+/// packet and a wake-up for each of them would cost more than the writes.
+const TELLING_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The caches whose watchers have not heard of the latest changes.
+struct Untold {
+    caches: Vec<Arc<Cache>>,
+    /// When they last were told.
+    since: Instant,
+}
+
+impl Default for Untold {
+    fn default() -> Self {
+        Untold { caches: Vec::new(), since: Instant::now() }
+    }
+}
+
+impl Untold {
+    fn add(&mut self, cache: Arc<Cache>) {
+        if !self.caches.iter().any(|known| Arc::ptr_eq(known, &cache)) {
+            self.caches.push(cache);
+        }
+    }
+}
 
 type ReaderByResource = Box<dyn Fn(&GroupResource) -> Reader + Send + Sync>;
 
@@ -28,8 +53,10 @@ type ReaderByResource = Box<dyn Fn(&GroupResource) -> Reader + Send + Sync>;
 pub struct Caches {
     by_resource: ArcSwap<CacheMap>,
     grow: Mutex<()>,
-    /// Everything up to this revision is in the caches and in the watchers' mailboxes.
+    /// Everything up to this revision is in the caches.
     applied: AtomicU64,
+    /// Everything up to this revision is in the watchers' mailboxes.
+    told: AtomicU64,
     progress: watch::Sender<u64>,
     /// A watch of the store is open.
     following: AtomicBool,
@@ -75,6 +102,7 @@ impl Caches {
             by_resource: ArcSwap::default(),
             grow: Mutex::new(()),
             applied: AtomicU64::new(0),
+            told: AtomicU64::new(0),
             progress: watch::Sender::new(0),
             following: AtomicBool::new(false),
             reader_of: Box::new(reader_of),
@@ -101,6 +129,11 @@ impl Caches {
     /// The newest revision that all caches have reached.
     pub fn applied(&self) -> u64 {
         self.applied.load(Ordering::Acquire)
+    }
+
+    /// The newest revision of which every watcher has been told.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Acquire)
     }
 
     /// Waits until everything up to `revision` can be read.
@@ -145,6 +178,7 @@ impl Caches {
             cache.load(loaded.remove(&cache.resource).unwrap_or_default(), from.0);
         }
         self.advance(from.0);
+        self.tell(&mut Untold::default());
         Ok(stream)
     }
 
@@ -167,16 +201,40 @@ impl Caches {
         shutdown: CancellationToken,
     ) -> Result<(), StoreError> {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
-        loop {
+        let mut untold = Untold::default();
+        let ended = loop {
+            let due = untold.since + TELLING_INTERVAL;
             let batch = tokio::select! {
                 batch = stream.next() => batch,
+                () = tokio::time::sleep_until(due), if !untold.caches.is_empty() => {
+                    self.tell(&mut untold);
+                    continue;
+                }
                 _ = sweep.tick() => { self.all().iter().for_each(|c| c.sweep()); continue }
-                () = shutdown.cancelled() => return Ok(()),
+                () = shutdown.cancelled() => break Ok(()),
             };
-            let batch = batch.ok_or(StoreError::Closed)??;
-            self.apply(&batch.events);
+            let batch = match batch {
+                Some(Ok(batch)) => batch,
+                Some(Err(error)) => break Err(error),
+                None => break Err(StoreError::Closed),
+            };
+            self.apply(&batch.events, &mut untold);
             self.advance(batch.revision.0);
+            if untold.caches.is_empty() || due <= Instant::now() {
+                self.tell(&mut untold);
+            }
+        };
+        self.tell(&mut untold);
+        ended
+    }
+
+    /// Sends watchers all that they have not been told yet.
+    fn tell(&self, untold: &mut Untold) {
+        if !untold.caches.is_empty() {
+            untold.caches.drain(..).for_each(|cache| cache.tell());
+            untold.since = Instant::now();
         }
+        self.told.store(self.applied(), Ordering::Release);
     }
 
     fn advance(&self, revision: u64) {
@@ -186,7 +244,7 @@ impl Caches {
         }
     }
 
-    fn apply(&self, events: &[Event]) {
+    fn apply(&self, events: &[Event], untold: &mut Untold) {
         let mut batches: Vec<(Arc<Cache>, Arc<Reader>, Vec<Change>)> = Vec::new();
         for event in events {
             let (Event::Put { current, .. } | Event::Delete { current, .. }) = event;
@@ -205,6 +263,7 @@ impl Caches {
         }
         for (cache, reader, changes) in batches {
             cache.apply(changes, &reader);
+            untold.add(cache);
         }
     }
 

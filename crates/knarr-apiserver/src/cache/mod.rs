@@ -5,7 +5,7 @@
 //! its old revision.
 //!
 //! Invariants: a snapshot with revision R holds every change up to R of its resource. [`Caches::applied`] is never
-//! ahead of any snapshot, nor of what was sent to watchers.
+//! ahead of any snapshot, and [`Caches::told`] never ahead of what was sent to watchers.
 
 pub mod derived;
 pub mod entry;
@@ -136,12 +136,14 @@ impl Cache {
     ) -> Result<Started, TooOld> {
         let mut feed = self.feed.lock();
         let missed = since.map_or(Ok(Vec::new()), |revision| feed.since(revision))?;
+        // What is gathered for the others is before this watch's time.
+        feed.watchers.flush();
         let (sender, receiver) = mailbox::mailbox();
         feed.watchers.add(selection, render, sender);
         Ok(Started { snapshot: self.current.load_full(), missed, receiver })
     }
 
-    /// Applies changes whose objects were read by `reader`.
+    /// Applies changes whose objects were read by `reader`. Watchers hear of them at the next [`Cache::tell`].
     fn apply(&self, changes: Vec<Change>, reader: &Arc<Reader>) {
         let mut feed = self.feed.lock();
         let mut next = Snapshot::clone(&self.current.load());
@@ -158,9 +160,13 @@ impl Cache {
         feed.remember_root(&next);
         self.current.store(next);
         self.rendered.forget();
-        feed.watchers.flush();
         drop(feed);
         self.changed.notify_waiters();
+    }
+
+    /// Sends watchers what has been gathered for them.
+    fn tell(&self) {
+        self.feed.lock().watchers.flush();
     }
 
     /// Every change after `revision`, in order.
@@ -183,6 +189,7 @@ impl Cache {
 
     fn load(&self, entries: Vec<Arc<Entry>>, revision: u64) {
         let mut feed = self.feed.lock();
+        feed.watchers.flush();
         feed.restart(revision);
         self.current.store(Arc::new(Snapshot::new(revision, entries)));
         self.rendered.forget();

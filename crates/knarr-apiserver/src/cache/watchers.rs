@@ -195,6 +195,7 @@ impl Watchers {
 
     /// Ends every watch.
     pub fn close(&mut self) {
+        self.flush();
         self.groups.values().flat_map(|g| &g.members).for_each(Sender::close);
         *self = Watchers { next_id: self.next_id, delivered: self.delivered, ..Watchers::default() };
     }

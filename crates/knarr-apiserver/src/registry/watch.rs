@@ -177,10 +177,10 @@ impl WatchStream {
     }
 
     /// The timer fired: the end, a bookmark, or both.
-    fn on_timer(&mut self, applied: u64) -> Option<Bytes> {
+    fn on_timer(&mut self, told: u64) -> Option<Bytes> {
         self.ended = Instant::now() >= self.ends;
         self.set_timer();
-        self.bookmarks.then(|| self.presenter.bookmark(applied, false))
+        self.bookmarks.then(|| self.presenter.bookmark(told, false))
     }
 }
 
@@ -205,7 +205,7 @@ impl Stream for WatchStream {
                 return Poll::Ready(None);
             }
             // Read before the mailbox: a bookmark must not be ahead of what was delivered.
-            let applied = self.caches.applied();
+            let told = self.caches.told();
             match self.receiver.poll_next(cx) {
                 Poll::Ready(Some(run)) => return Poll::Ready(Some(Ok(run))),
                 Poll::Ready(None) => return Poll::Ready(None),
@@ -214,7 +214,7 @@ impl Stream for WatchStream {
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if let Some(bookmark) = self.on_timer(applied) {
+            if let Some(bookmark) = self.on_timer(told) {
                 return Poll::Ready(Some(Ok(bookmark)));
             }
         }
