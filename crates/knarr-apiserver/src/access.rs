@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use ipnet::IpNet;
 use knarr_api::StatusError;
 use knarr_pki::TokenKey;
@@ -178,20 +179,26 @@ impl Access {
 
     /// Makes the default objects and learns which numbers are taken. Before the first request is served, and after the registry
     /// has been given its hooks.
-    pub async fn prepare(&self) -> Result<(), StatusError> {
-        self.services.load(&*self.objects).await?;
-        bootstrap::run(&self.objects, &self.cluster).await?;
-        self.services.load(&*self.objects).await
+    pub fn prepare(&self) -> BoxFuture<'_, Result<(), StatusError>> {
+        Box::pin(async move {
+            self.services.load(&*self.objects).await?;
+            bootstrap::run(&self.objects, &self.cluster).await?;
+            self.services.load(&*self.objects).await
+        })
     }
 
     /// Follows what the authorizers decide by, until the registry shuts down.
-    pub async fn run(self: Arc<Self>) {
-        tokio::join!(self.rbac.clone().run(self.objects.clone()), self.node.clone().run(self.objects.clone()));
+    pub fn run(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            tokio::join!(self.rbac.clone().run(self.objects.clone()), self.node.clone().run(self.objects.clone()));
+        })
     }
 
     /// Returns once [`Access::run`] has caught up with what was stored.
-    pub async fn synced(&self) {
-        tokio::join!(self.rbac.synced(), self.node.synced());
+    pub fn synced(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            tokio::join!(self.rbac.synced(), self.node.synced());
+        })
     }
 }
 

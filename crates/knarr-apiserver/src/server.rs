@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use http::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -201,17 +202,21 @@ impl ApiServer {
     }
 
     /// Keeps priority and fairness as the stored objects want it, until the registry shuts down.
-    pub async fn follow_flow_control(&self) {
-        if let Some(flow_control) = self.flow_control.clone() {
-            flow_control.run(self.registry.clone()).await;
-        }
+    pub fn follow_flow_control(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Some(flow_control) = self.flow_control.clone() {
+                flow_control.run(self.registry.clone()).await;
+            }
+        })
     }
 
     /// Writes buffered audit events until `shutdown`, and then what is left.
-    pub async fn write_audit(&self, shutdown: CancellationToken) {
-        if let Some(auditor) = &self.auditor {
-            auditor.run(shutdown).await;
-        }
+    pub fn write_audit(&self, shutdown: CancellationToken) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Some(auditor) = &self.auditor {
+                auditor.run(shutdown).await;
+            }
+        })
     }
 
     pub fn registry(&self) -> &Arc<Registry> {
@@ -237,24 +242,26 @@ impl ApiServer {
     /// Serves HTTPS until `shutdown`, then ends watches politely and waits a little for what is still open.
     ///
     /// New connections are made with what `tls` holds at that moment: certificates may be replaced while it serves.
-    pub async fn serve(&self, listener: TcpListener, tls: Arc<ServerTls>, shutdown: CancellationToken) {
-        let connections = TaskTracker::new();
-        let closing = CancellationToken::new();
-        let accepting = Accepting { listener, tls: &tls, connections: &connections, closing: &closing };
-        self.accept(&accepting, shutdown.cancelled()).await;
-        self.registry.close_watches();
-        if let Some(Leaving { in_flight, .. }) = &self.leaving {
-            // Whoever comes now is told to come again elsewhere.
-            in_flight.close();
-            let served = tokio::time::timeout(DRAIN_TIMEOUT, in_flight.wait());
-            self.accept(&accepting, async move { drop(served.await) }).await;
-        }
-        drop(accepting.listener);
-        closing.cancel();
-        connections.close();
-        if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
-            tracing::warn!("some connections did not end in time");
-        }
+    pub fn serve(&self, listener: TcpListener, tls: Arc<ServerTls>, shutdown: CancellationToken) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let connections = TaskTracker::new();
+            let closing = CancellationToken::new();
+            let accepting = Accepting { listener, tls: &tls, connections: &connections, closing: &closing };
+            self.accept(&accepting, shutdown.cancelled()).await;
+            self.registry.close_watches();
+            if let Some(Leaving { in_flight, .. }) = &self.leaving {
+                // Whoever comes now is told to come again elsewhere.
+                in_flight.close();
+                let served = tokio::time::timeout(DRAIN_TIMEOUT, in_flight.wait());
+                self.accept(&accepting, async move { drop(served.await) }).await;
+            }
+            drop(accepting.listener);
+            closing.cancel();
+            connections.close();
+            if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+                tracing::warn!("some connections did not end in time");
+            }
+        })
     }
 
     async fn accept(&self, accepting: &Accepting<'_>, until: impl Future<Output = ()>) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use knarr_client::events::Recorder;
 use knarr_client::informer::{Event, Informer, Informers, Selection};
@@ -72,21 +73,23 @@ impl Kubelet {
     }
 
     /// Registers the node and runs its pods until `shutdown`; then stops looking after them and leaves them running.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let stop = self.stop.clone();
-        let _stop_with_this = stop.clone().drop_guard();
-        let tasks = TaskTracker::new();
-        if self.wait_for_runtime(&shutdown).await {
-            node::register(&self.node, &shutdown).await;
-            self.spawn_chores(&tasks, &stop);
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = self.follow_pods(&tasks) => {}
+    pub fn run(self, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let stop = self.stop.clone();
+            let _stop_with_this = stop.clone().drop_guard();
+            let tasks = TaskTracker::new();
+            if self.wait_for_runtime(&shutdown).await {
+                node::register(&self.node, &shutdown).await;
+                self.spawn_chores(&tasks, &stop);
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    () = self.follow_pods(&tasks) => {}
+                }
             }
-        }
-        stop.cancel();
-        tasks.close();
-        tasks.wait().await;
+            stop.cancel();
+            tasks.close();
+            tasks.wait().await;
+        })
     }
 
     /// True once the runtime answers; false if shutdown came first.

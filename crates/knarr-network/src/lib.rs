@@ -21,6 +21,7 @@ pub use config::NetworkConfig;
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use knarr_client::informer::Informers;
 use tokio_util::sync::CancellationToken;
 
@@ -46,15 +47,21 @@ pub struct Clients {
 }
 
 /// Runs the node's network until `shutdown`. Rules, bridge and configuration stay: running pods keep their network.
-pub async fn run(clients: Clients, config: NetworkConfig, shutdown: CancellationToken) -> Result<(), Error> {
-    let config = Arc::new(config);
-    sysctl::prepare();
-    let names = dns::Server::bind(&config).await?;
-    let address = names.address();
-    let cni = cni::run(&clients.proxy, &config, &shutdown);
-    let proxy = proxy::run(&clients.proxy, &config, &shutdown);
-    let announce = dns::announce(&clients.dns, &config, address, &shutdown);
-    let serve = names.serve(&clients.dns, &config, &shutdown);
-    tokio::join!(cni, proxy, announce, serve);
-    Ok(())
+pub fn run(
+    clients: Clients,
+    config: NetworkConfig,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, Result<(), Error>> {
+    Box::pin(async move {
+        let config = Arc::new(config);
+        sysctl::prepare();
+        let names = dns::Server::bind(&config).await?;
+        let address = names.address();
+        let cni = cni::run(&clients.proxy, &config, &shutdown);
+        let proxy = proxy::run(&clients.proxy, &config, &shutdown);
+        let announce = dns::announce(&clients.dns, &config, address, &shutdown);
+        let serve = names.serve(&clients.dns, &config, &shutdown);
+        tokio::join!(cni, proxy, announce, serve);
+        Ok(())
+    })
 }

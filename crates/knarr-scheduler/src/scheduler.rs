@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use futures::future::BoxFuture;
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Pod},
     policy::v1::PodDisruptionBudget,
@@ -29,36 +30,38 @@ use crate::{
 const CYCLES_A_TURN: usize = 8;
 
 /// Schedules until `shutdown`, then waits for the requests that are under way.
-pub async fn run(client: kube::Client, config: Config, shutdown: CancellationToken) {
-    let informers = Informers::new(client.clone(), shutdown.clone());
-    let (pods, nodes) = (informers.all::<Pod>(), informers.all::<Node>());
-    let namespaces = informers.all::<Namespace>();
-    let budgets = informers.all::<PodDisruptionBudget>();
-    let selecting = Selecting::new(&informers);
-    selecting.synced().await;
-    budgets.synced().await;
-    namespaces.synced().await;
-    nodes.synced().await;
-    pods.synced().await;
-    let (report, failures) = mpsc::unbounded_channel();
-    let scheduler = Scheduler {
-        recorder: Recorder::new(client.clone(), &config.scheduler_name, ""),
-        cluster: Cluster::default(),
-        queue: Queue::default(),
-        cycles: Cycles::new(config.percentage_of_nodes_to_score),
-        assumed: HashSet::new(),
-        budgets: Budgets::default(),
-        nominations: Nominations::default(),
-        pods,
-        requests: Requests {
-            client,
-            permits: Arc::new(Semaphore::new(config.bindings_in_flight)),
-            tasks: TaskTracker::new(),
-            failures: report,
-        },
-        config,
-    };
-    scheduler.work(Sources { nodes, namespaces, budgets, selecting }, failures, shutdown).await;
+pub fn run(client: kube::Client, config: Config, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let informers = Informers::new(client.clone(), shutdown.clone());
+        let (pods, nodes) = (informers.all::<Pod>(), informers.all::<Node>());
+        let namespaces = informers.all::<Namespace>();
+        let budgets = informers.all::<PodDisruptionBudget>();
+        let selecting = Selecting::new(&informers);
+        selecting.synced().await;
+        budgets.synced().await;
+        namespaces.synced().await;
+        nodes.synced().await;
+        pods.synced().await;
+        let (report, failures) = mpsc::unbounded_channel();
+        let scheduler = Scheduler {
+            recorder: Recorder::new(client.clone(), &config.scheduler_name, ""),
+            cluster: Cluster::default(),
+            queue: Queue::default(),
+            cycles: Cycles::new(config.percentage_of_nodes_to_score),
+            assumed: HashSet::new(),
+            budgets: Budgets::default(),
+            nominations: Nominations::default(),
+            pods,
+            requests: Requests {
+                client,
+                permits: Arc::new(Semaphore::new(config.bindings_in_flight)),
+                tasks: TaskTracker::new(),
+                failures: report,
+            },
+            config,
+        };
+        scheduler.work(Sources { nodes, namespaces, budgets, selecting }, failures, shutdown).await;
+    })
 }
 
 /// What else than pods it hears of.

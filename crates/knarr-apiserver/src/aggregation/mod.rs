@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use knarr_api::{GroupResource, GroupVersion};
 use knarr_pki::KeyedCertificate;
 use tokio_util::sync::CancellationToken;
@@ -84,11 +85,13 @@ impl Aggregator {
     }
 
     /// Registers what is served here and watches over what is served elsewhere, until `stop`.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let registering = registration::run(&self);
-        let watching = availability::run(&self, stop.child_token());
-        stop.run_until_cancelled(async { tokio::join!(registering, watching) }).await;
-        self.sessions.close();
+    pub fn run(self: Arc<Self>, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let registering = registration::run(&self);
+            let watching = availability::run(&self, stop.child_token());
+            stop.run_until_cancelled(async { tokio::join!(registering, watching) }).await;
+            self.sessions.close();
+        })
     }
 
     fn tls(&self, service: &ServiceReference, tls: &TlsOptions) -> TlsOptions {

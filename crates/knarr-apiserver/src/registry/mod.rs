@@ -29,6 +29,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use knarr_api::status::{Cause, Details, Reason};
 use knarr_api::strategy;
 use knarr_api::{GroupResource, Object, StatusError, convert, resource};
@@ -109,35 +110,37 @@ impl Writer {
 
 impl Registry {
     /// Loads everything that is stored and starts to follow the store, until `shutdown`.
-    pub async fn open(
+    pub fn open(
         store: Arc<dyn Store>,
         shared_store: bool,
         shutdown: CancellationToken,
-    ) -> Result<Arc<Self>, StoreError> {
-        let caches = Arc::new(Caches::new(first_reader));
-        let rows = &resource::built_in().resources;
-        let rows = rows.iter().map(|row| {
-            let cache = caches.of(&table::stored_resource(row));
-            Arc::new(Served::built_in(row, cache, convert::storage_version(&row.gvk())))
-        });
-        let table = ArcSwap::from_pointee(Table::new(rows.collect()));
-        let stream = caches.load(&*store).await?;
-        tokio::spawn(follow(caches.clone(), stream, store.clone(), shutdown.clone()));
-        let registry = Registry {
-            store,
-            caches,
-            table,
-            hooks: OnceLock::new(),
-            event_lease: Mutex::new(None),
-            store_failure: Mutex::new(None),
-            meter: OnceLock::new(),
-            shared_store,
-            shutdown,
-        };
-        registry.catch_up().await?;
-        let registry = Arc::new(registry);
-        custom_resources::start(&registry);
-        Ok(registry)
+    ) -> BoxFuture<'static, Result<Arc<Self>, StoreError>> {
+        Box::pin(async move {
+            let caches = Arc::new(Caches::new(first_reader));
+            let rows = &resource::built_in().resources;
+            let rows = rows.iter().map(|row| {
+                let cache = caches.of(&table::stored_resource(row));
+                Arc::new(Served::built_in(row, cache, convert::storage_version(&row.gvk())))
+            });
+            let table = ArcSwap::from_pointee(Table::new(rows.collect()));
+            let stream = caches.load(&*store).await?;
+            tokio::spawn(follow(caches.clone(), stream, store.clone(), shutdown.clone()));
+            let registry = Registry {
+                store,
+                caches,
+                table,
+                hooks: OnceLock::new(),
+                event_lease: Mutex::new(None),
+                store_failure: Mutex::new(None),
+                meter: OnceLock::new(),
+                shared_store,
+                shutdown,
+            };
+            registry.catch_up().await?;
+            let registry = Arc::new(registry);
+            custom_resources::start(&registry);
+            Ok(registry)
+        })
     }
 
     /// Sets what runs around every write; the first call counts.

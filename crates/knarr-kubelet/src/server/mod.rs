@@ -16,6 +16,7 @@ mod system;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -46,31 +47,38 @@ impl Server {
     }
 
     /// Serves until `shutdown`; open sessions end with it.
-    pub async fn serve(self, listener: TcpListener, mut tls: rustls::ServerConfig, shutdown: CancellationToken) {
-        // Upgrades are a thing of HTTP/1.1.
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
-        let connections = TaskTracker::new();
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = shutdown.cancelled() => break,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let connection = self.clone().connection(stream, acceptor.clone());
-                    let shutdown = shutdown.clone();
-                    connections.spawn(async move { shutdown.run_until_cancelled(connection).await });
-                }
-                Err(error) => {
-                    // Out of file descriptors, most likely: accepting again at once would spin.
-                    tracing::warn!(%error, "kubelet API cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+    pub fn serve(
+        self,
+        listener: TcpListener,
+        mut tls: rustls::ServerConfig,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            // Upgrades are a thing of HTTP/1.1.
+            tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+            let connections = TaskTracker::new();
+            loop {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    () = shutdown.cancelled() => break,
+                };
+                match accepted {
+                    Ok((stream, _)) => {
+                        let connection = self.clone().connection(stream, acceptor.clone());
+                        let shutdown = shutdown.clone();
+                        connections.spawn(async move { shutdown.run_until_cancelled(connection).await });
+                    }
+                    Err(error) => {
+                        // Out of file descriptors, most likely: accepting again at once would spin.
+                        tracing::warn!(%error, "kubelet API cannot accept a connection");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
                 }
             }
-        }
-        connections.close();
-        connections.wait().await;
+            connections.close();
+            connections.wait().await;
+        })
     }
 
     async fn connection(self, stream: TcpStream, acceptor: tokio_rustls::TlsAcceptor) {
