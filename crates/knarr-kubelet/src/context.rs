@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use knarr_client::events::Recorder;
 use knarr_client::informer::Informer;
 use knarr_cri::Runtime;
@@ -26,6 +26,8 @@ pub struct NodeContext {
     pub tokens: Tokens,
     pub references: References,
     pub services: Informer<Service>,
+    /// What the API binds to this node, mirrors of static pods too.
+    pub pods: Informer<Pod>,
     pub cgroups: Cgroups,
     /// What pods may use of this node, in thousandths.
     pub allocatable: BTreeMap<String, i64>,

@@ -15,12 +15,17 @@ use crate::volumes;
 /// What an orphan gets between being asked and being killed: its pod's grace is no longer known.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// How often orphans are looked for: only a call to the runtime that was given up, and had its effect after all, makes one.
+const PERIOD: Duration = Duration::from_secs(60);
+
 /// What pods that are gone left on this node.
 #[derive(Default)]
 pub struct Orphans {
     containers: Vec<v1::Container>,
     sandboxes: Vec<v1::PodSandbox>,
     directories: Vec<PathBuf>,
+    /// Uids of pods that left a control group.
+    groups: Vec<String>,
 }
 
 /// Looks for everything of pods that the API does not know (any more): they were deleted while no kubelet looked.
@@ -41,6 +46,39 @@ pub async fn find(node: &NodeContext, known: &HashSet<String>) -> Orphans {
             .filter(|entry| !known.contains(&*entry.file_name().to_string_lossy()))
             .map(|entry| entry.path())
             .collect(),
+        groups: node.cgroups.pods().into_iter().filter(|uid| !known.contains(uid)).collect(),
+    }
+}
+
+/// Looks for orphans again and again. One is removed when it was one at two looks: what is seen once may belong to a pod that came
+/// between the answers of the runtime and of the API.
+pub async fn keep_away(node: &NodeContext, known: &(dyn Fn() -> HashSet<String> + Send + Sync)) {
+    let mut seen = HashSet::new();
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let mut found = find(node, &known()).await;
+        let now = found.names();
+        found.keep_only(&seen);
+        remove(node, found).await;
+        seen = now;
+    }
+}
+
+impl Orphans {
+    fn names(&self) -> HashSet<String> {
+        let containers = self.containers.iter().map(|container| container.id.clone());
+        let sandboxes = self.sandboxes.iter().map(|sandbox| sandbox.id.clone());
+        let directories = self.directories.iter().map(|directory| directory.display().to_string());
+        containers.chain(sandboxes).chain(directories).chain(self.groups.iter().cloned()).collect()
+    }
+
+    fn keep_only(&mut self, names: &HashSet<String>) {
+        self.containers.retain(|container| names.contains(&container.id));
+        self.sandboxes.retain(|sandbox| names.contains(&sandbox.id));
+        self.directories.retain(|directory| names.contains(&directory.display().to_string()));
+        self.groups.retain(|uid| names.contains(uid));
     }
 }
 
@@ -58,6 +96,11 @@ pub async fn remove(node: &NodeContext, orphans: Orphans) {
         let shown = directory.display().to_string();
         if let Err(error) = volumes::tear_down(directory).await {
             tracing::warn!(%error, directory = shown, "an orphaned pod's directory cannot be removed");
+        }
+    }
+    for uid in orphans.groups {
+        if let Err(error) = node.cgroups.remove_orphan(&uid) {
+            tracing::warn!(%error, uid, "an orphaned pod's control group cannot be removed");
         }
     }
 }

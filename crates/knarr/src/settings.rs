@@ -55,6 +55,9 @@ pub struct Said {
     /// Port of the kubelet's own HTTPS API [default: 10250]
     #[arg(long, env = "KNARR_KUBELET_PORT", value_name = "PORT")]
     pub kubelet_port: Option<u16>,
+    /// Manifests of static pods: pods that this node runs whatever the API says [default: DATA_DIR/manifests]
+    #[arg(long, env = "KNARR_POD_MANIFEST_PATH", value_name = "DIR")]
+    pub pod_manifest_path: Option<PathBuf>,
     /// Control plane alone: runs no pods, needs no root
     #[arg(long, env = "KNARR_NO_NODE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub no_node: Option<bool>,
@@ -170,6 +173,7 @@ impl Said {
             cluster_domain: self.cluster_domain.or(file.cluster_domain),
             runtime_endpoint: self.runtime_endpoint.or(file.runtime_endpoint),
             kubelet_port: self.kubelet_port.or(file.kubelet_port),
+            pod_manifest_path: self.pod_manifest_path.or(file.pod_manifest_path),
             no_node: self.no_node.or(file.no_node),
             controllers: self.controllers.or(file.controllers),
             enable_priority_and_fairness: self.enable_priority_and_fairness.or(file.enable_priority_and_fairness),
@@ -224,6 +228,7 @@ pub struct Settings {
     /// `None`: a private containerd.
     pub runtime_endpoint: Option<PathBuf>,
     pub kubelet_port: u16,
+    pub pod_manifest_path: PathBuf,
     pub node: bool,
     pub controllers: knarr_controllers::Enabled,
     pub serving: Serving,
@@ -251,6 +256,7 @@ impl Settings {
             cluster_domain: said.cluster_domain.unwrap_or_else(|| "cluster.local".into()),
             runtime_endpoint: said.runtime_endpoint.as_deref().map(socket_path),
             kubelet_port: said.kubelet_port.unwrap_or(10250),
+            pod_manifest_path: said.pod_manifest_path.map_or_else(|| Ok(data_dir.join("manifests")), absolute)?,
             node: !said.no_node.unwrap_or(false),
             controllers: said.controllers.as_deref().unwrap_or("*").parse().context("--controllers")?,
             access: said.access,

@@ -142,6 +142,12 @@ impl DesiredPod {
         self.object.spec.as_ref().unwrap_or(&self.empty_spec)
     }
 
+    /// The same pod with another status.
+    pub fn with_status(&self, status: Option<PodStatus>) -> DesiredPod {
+        let object = Pod { status, ..(*self.object).clone() };
+        DesiredPod { object: Arc::new(object), ..self.clone() }
+    }
+
     pub fn status(&self) -> Option<&PodStatus> {
         self.object.status.as_ref()
     }
@@ -171,8 +177,11 @@ impl DesiredPod {
         self.object.metadata.deletion_timestamp.is_some()
     }
 
-    /// The API holds a phase that no pod leaves.
+    /// The API holds a phase that no pod leaves. What it holds of a static pod is only a picture.
     pub fn is_terminal(&self) -> bool {
+        if self.source == PodSource::Static {
+            return false;
+        }
         let phase = self.status().and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Failed" | "Succeeded"))
     }

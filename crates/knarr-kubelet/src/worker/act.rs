@@ -28,6 +28,8 @@ use crate::volumes::{self, Sources};
 
 /// How often volumes are brought up to date although nothing told: the pod's own fields may have changed.
 const VOLUME_PERIOD: Duration = Duration::from_secs(60);
+/// The least grace of a pod, as upstream's.
+const LEAST_GRACE: Duration = Duration::from_secs(1);
 
 impl PodWorker {
     /// Plans and starts what the plan says.
@@ -79,7 +81,7 @@ impl PodWorker {
             return;
         }
         let (node, pod, ips) = (self.node.clone(), pod.clone(), self.pod_ips(pod));
-        self.start_job(Task::Volumes, async move {
+        self.start_job_of_running(Task::Volumes, async move {
             node.cgroups.prepare(&pod);
             let keyed = ApiKeyedSource { client: node.client.clone(), namespace: pod.namespace.clone() };
             let host_ips = node.host_ips();
@@ -143,7 +145,7 @@ impl PodWorker {
             self.event(EventType::Normal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
         }
         let (node, pod) = (self.node.clone(), pod.clone());
-        self.start_job(Task::Sandbox, async move {
+        self.start_job_of_running(Task::Sandbox, async move {
             let log_dir = node.config.pod_log_dir(&pod.namespace, &pod.name, &pod.uid);
             let made = std::fs::create_dir_all(&log_dir).map_err(|error| error.to_string());
             let config = made.and_then(|()| sandbox_config_of(&node, &pod, attempt));
@@ -201,8 +203,9 @@ impl PodWorker {
         self.start_job(task, async move { Done::Stopped(stop.run().await) });
     }
 
+    /// Even what is deleted by force is asked before it is killed.
     pub(super) fn grace(&self, pod: &DesiredPod) -> Duration {
-        Duration::from_secs(pod.grace_seconds().unsigned_abs())
+        Duration::from_secs(pod.grace_seconds().unsigned_abs()).max(LEAST_GRACE)
     }
 
     async fn start(&mut self, pod: &Arc<DesiredPod>, container: DesiredContainer) {
@@ -255,7 +258,9 @@ impl PodWorker {
             target,
             container,
         };
-        self.start_job(Task::Start(name.clone()), async move { Done::Started { name, outcome: start.run().await } });
+        self.start_job_of_running(Task::Start(name.clone()), async move {
+            Done::Started { name, outcome: start.run().await }
+        });
     }
 
     /// When the newest container of that name ended.
@@ -320,7 +325,7 @@ impl PodWorker {
             return;
         }
         let runtime = self.node.runtime.clone();
-        self.start_job(Task::Collection, async move {
+        self.start_job_of_running(Task::Collection, async move {
             for (id, log) in dead {
                 if let Err(error) = runtime.remove_container(&id).await {
                     tracing::debug!(%error, id, "a dead container cannot be removed");
@@ -333,7 +338,7 @@ impl PodWorker {
                     tracing::debug!(%error, id, "a dead sandbox cannot be removed");
                 }
             }
-            Done::Collected
+            Done::Collected(true)
         });
     }
 }

@@ -31,6 +31,7 @@ use crate::context::NodeContext;
 use crate::pod::{ContainerKind, DesiredPod, PodSource};
 use crate::probes::{Probed, Probes};
 use crate::runtime::observed::{ContainerState, ObservedContainer, ObservedPod, Observer};
+use crate::static_pods;
 use crate::volumes::references::{self, ReferenceWatch};
 use crate::volumes::{PodVolumes, SetUpError};
 
@@ -41,6 +42,8 @@ use status::{Readiness, StatusInput, Verdict, Waiting};
 /// The first and the longest wait before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// A pod that the API keeps although it was deleted, because of finalizers, is deleted again after this time.
+const DELETE_AGAIN: Duration = Duration::from_secs(10);
 
 /// What is wanted of a worker.
 #[derive(Clone)]
@@ -52,7 +55,8 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    fn pod(&self) -> &Arc<DesiredPod> {
+    /// The pod, wanted or not.
+    pub fn pod(&self) -> &Arc<DesiredPod> {
         match self {
             Wanted::Pod(pod) | Wanted::Gone(pod) => pod,
         }
@@ -82,12 +86,21 @@ enum Done {
     Volumes(Result<PodVolumes, SetUpError>),
     Sandbox(Result<(), String>),
     SandboxStopped(knarr_cri::Result<()>),
-    Started { name: String, outcome: Result<(), Waiting> },
+    Started {
+        name: String,
+        outcome: Result<(), Waiting>,
+    },
     Stopped(knarr_cri::Result<()>),
-    Status { pushed: Box<PodStatus>, outcome: Result<Pushed, kube::Error> },
+    Status {
+        pushed: Box<PodStatus>,
+        outcome: Result<Pushed, kube::Error>,
+    },
     CleanedUp(std::io::Result<()>),
     Deleted(Result<Pushed, kube::Error>),
-    Collected,
+    /// False if something is left that could not be removed yet.
+    Collected(bool),
+    /// The pod is to end, and the job served only its running.
+    GivenUp,
 }
 
 /// What a job is at work on; no two jobs are at the same.
@@ -126,9 +139,13 @@ pub struct PodWorker {
     followed: Vec<references::Reference>,
     jobs: FuturesUnordered<BoxFuture<'static, (Task, Done)>>,
     busy: HashSet<Task>,
+    /// Cancelled when the pod is to end: gives up the jobs that served only its running.
+    ending: CancellationToken,
     failures: u32,
     not_before: HashMap<Task, Instant>,
     last_pushed: Option<PodStatus>,
+    /// The uid of the object of the API that `last_pushed` is about: another than the pod's where it is a mirror.
+    told: Option<String>,
     cleaned_up: bool,
     began: Timestamp,
     next: Option<Instant>,
@@ -160,9 +177,11 @@ impl PodWorker {
             followed: Vec::new(),
             jobs: FuturesUnordered::new(),
             busy: HashSet::new(),
+            ending: CancellationToken::new(),
             failures: 0,
             not_before: HashMap::new(),
             last_pushed: None,
+            told: None,
             cleaned_up: false,
             began: Timestamp::now(),
             next: None,
@@ -194,7 +213,7 @@ impl PodWorker {
     /// One look and what follows from it; true when there is nothing left to do.
     async fn step(&mut self) -> bool {
         let wanted = self.wanted.borrow_and_update().clone();
-        let pod = wanted.pod().clone();
+        let pod = self.as_in_api(wanted.pod());
         self.next = None;
         match self.observer.observe(&*self.node.runtime, &pod.uid).await {
             Ok(observed) => self.observed = observed,
@@ -228,6 +247,28 @@ impl PodWorker {
         self.stage == Stage::Terminated && self.wind_up(&pod, gone)
     }
 
+    /// The pod with what the API holds of its status: that of its mirror, where it is a static one.
+    fn as_in_api(&mut self, pod: &Arc<DesiredPod>) -> Arc<DesiredPod> {
+        let mirror = match pod.source {
+            PodSource::Api => None,
+            PodSource::Static => {
+                let found = self.node.pods.get(&pod.namespace, &pod.name);
+                found.filter(|found| static_pods::mirrored(found) == Some(&pod.uid))
+            }
+        };
+        let told = match pod.source {
+            PodSource::Api => Some(pod.uid.clone()),
+            PodSource::Static => mirror.as_ref().and_then(|mirror| mirror.metadata.uid.clone()),
+        };
+        if self.told != told {
+            // Another mirror knows nothing yet.
+            self.told = told;
+            self.last_pushed = None;
+        }
+        let Some(mirror) = mirror else { return pod.clone() };
+        Arc::new(pod.with_status(mirror.status.clone()))
+    }
+
     /// Volumes that show the pod's own labels and annotations follow these.
     fn notice_changed_fields(&mut self, pod: &DesiredPod) {
         let metadata = &pod.object.metadata;
@@ -252,6 +293,13 @@ impl PodWorker {
         }
     }
 
+    /// Starts a job that serves only the running of the pod: it is given up when the pod is to end. What the runtime made of a call
+    /// that was given up is seen at the next look.
+    fn start_job_of_running(&mut self, task: Task, job: impl Future<Output = Done> + Send + 'static) {
+        let ending = self.ending.clone();
+        self.start_job(task, async move { ending.run_until_cancelled_owned(job).await.unwrap_or(Done::GivenUp) });
+    }
+
     /// Whether a task failed a moment ago and is to wait; the worker looks again when the wait is over.
     fn is_held_back(&mut self, task: &Task) -> bool {
         let left = self.not_before.get(task).map(|at| at.saturating_duration_since(Instant::now()));
@@ -269,6 +317,9 @@ impl PodWorker {
         if succeeded {
             self.failures = 0;
             self.not_before.remove(task);
+            if *task == Task::Deletion {
+                self.not_before.insert(Task::Deletion, Instant::now() + DELETE_AGAIN);
+            }
         } else {
             let wait = (RETRY * 2_u32.saturating_pow(self.failures.min(5))).min(LONGEST_RETRY);
             self.failures += 1;
@@ -289,7 +340,8 @@ impl PodWorker {
                 self.volumes_asked = None;
                 false
             }
-            Done::Sandbox(Ok(())) | Done::Collected | Done::Deleted(Ok(_)) => true,
+            Done::Sandbox(Ok(())) | Done::Deleted(Ok(_)) | Done::GivenUp => true,
+            Done::Collected(all) => all,
             Done::Sandbox(Err(error)) => {
                 self.event(
                     EventType::Warning,
@@ -315,7 +367,7 @@ impl PodWorker {
                 self.cleaned_up = outcome.is_ok();
                 self.noted("a pod's files cannot be removed", outcome)
             }
-            Done::Deleted(outcome) => self.noted("a pod cannot be deleted", outcome.map(drop)),
+            Done::Deleted(Err(error)) => self.noted("a pod cannot be deleted", Err(error)),
         }
     }
 
@@ -429,16 +481,14 @@ impl PodWorker {
             now: Timestamp::now(),
         });
         *self.shown.lock() = Some(new.clone());
-        if gone || pod.source == PodSource::Static || self.is_busy(&Task::Status) {
-            return;
-        }
+        let Some(uid) = self.told.clone().filter(|_| !gone && !self.is_busy(&Task::Status)) else { return };
         if new == old {
             self.last_pushed = Some(new);
             return;
         }
         let (client, pod) = (self.node.client.clone(), pod.clone());
         self.start_job(Task::Status, async move {
-            let outcome = push::status(client, &pod, &old, &new).await;
+            let outcome = push::status(client, &pod, &uid, &old, &new).await;
             Done::Status { pushed: Box::new(new), outcome }
         });
     }

@@ -12,12 +12,7 @@ impl PodWorker {
     pub(super) fn begin_termination(&mut self) {
         self.stage = Stage::Terminating;
         self.following.clear();
-        let is_start = |task: &Task| matches!(task, Task::Start(_) | Task::Volumes | Task::Sandbox | Task::Collection);
-        if self.busy.iter().any(is_start) {
-            // Dropping a job gives up its call; what the runtime made of it is seen at the next look.
-            self.jobs.clear();
-            self.busy.clear();
-        }
+        self.ending.cancel();
         self.not_before.clear();
         self.wake.notify_one();
     }
@@ -55,7 +50,10 @@ impl PodWorker {
     /// Cleans up after a pod whose containers ended; true when nothing is left of it.
     pub(super) fn wind_up(&mut self, pod: &Arc<DesiredPod>, gone: bool) -> bool {
         if !self.cleaned_up {
-            self.clean_up(pod);
+            // Nothing may be made below the directory that is being removed.
+            if !self.is_busy(&Task::Volumes) {
+                self.clean_up(pod);
+            }
             return false;
         }
         let status_told = !self.is_busy(&Task::Status) && self.last_pushed.as_ref() == self.shown.lock().as_ref();
@@ -76,8 +74,7 @@ impl PodWorker {
             node.images.forget_pod(&pod.uid);
             node.tokens.forget_pod(&pod.uid);
             let outcome = volumes::tear_down(node.config.pod_dir(&pod.uid)).await;
-            node.cgroups.remove(&pod);
-            Done::CleanedUp(outcome)
+            Done::CleanedUp(outcome.and_then(|()| node.cgroups.remove(&pod)))
         });
     }
 
@@ -91,17 +88,20 @@ impl PodWorker {
         }
         let runtime = self.node.runtime.clone();
         self.start_job(Task::Collection, async move {
+            let mut all = true;
             for id in containers {
                 if let Err(error) = runtime.remove_container(&id).await {
                     tracing::debug!(%error, id, "a container of a pod that is gone cannot be removed");
+                    all = false;
                 }
             }
             for id in sandboxes {
                 if let Err(error) = runtime.remove_pod_sandbox(&id).await {
                     tracing::warn!(%error, id, "a sandbox of a pod that is gone cannot be removed");
+                    all = false;
                 }
             }
-            Done::Collected
+            Done::Collected(all)
         });
     }
 }
