@@ -53,17 +53,22 @@ impl Cgroups {
 
     /// Makes a pod's group with the pod's limits. What is refused is warned of.
     pub fn prepare(&self, pod: &DesiredPod) {
+        for (file, error) in self.set(pod) {
+            tracing::warn!(%error, file = %file.display(), "a pod's limit is not held by the kernel");
+        }
+    }
+
+    /// Makes a pod's group with the pod's limits, as far as the kernel takes them; returns what it refused.
+    pub fn set(&self, pod: &DesiredPod) -> Vec<(PathBuf, io::Error)> {
         let parent = self.parent_of(pod);
-        let settings = self.settings(pod);
         if let Layout::Unified(mount) = &self.layout {
             enable_controllers(mount, &parent);
         }
-        for (controller, file, value) in settings {
+        let set = |(controller, file, value): (&str, &str, String)| {
             let directory = self.directory(controller, &parent);
-            if let Err(error) = write(&directory, file, &value) {
-                tracing::warn!(%error, group = %directory.display(), file, "a pod's limit is not held by the kernel");
-            }
-        }
+            write(&directory, file, &value).err().map(|error| (directory.join(file), error))
+        };
+        self.settings(pod).into_iter().filter_map(set).collect()
     }
 
     /// Takes a pod's group away with all in it. Fails while a process of the pod still ends.

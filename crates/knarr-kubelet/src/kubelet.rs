@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::cgroups::Cgroups;
 use crate::config::KubeletConfig;
 use crate::context::NodeContext;
+use crate::eviction::{self, Candidate, Pressures};
 use crate::pod::{DesiredPod, PodSource};
 use crate::runtime::images::Images;
 use crate::runtime::{events, labels};
@@ -62,7 +63,9 @@ impl Kubelet {
             services: informers.all::<Service>(),
             pods: pods.clone(),
             cgroups: Cgroups::new(&config.cgroup_root),
-            allocatable: node::machine::capacity(&config),
+            allocatable: node::machine::allocatable(&config),
+            pressures: Pressures::default(),
+            allocations: Mutex::default(),
             runtime_name: OnceLock::new(),
             recorder,
             client,
@@ -131,6 +134,11 @@ impl Kubelet {
         tasks.spawn(async move { events::watch(runtime, period, wake, watch_stop).await });
         tasks.spawn(every(LOG_PERIOD, stop.clone(), self.node.clone(), |node| async move {
             logs::rotate(&*node.runtime, node.config.log_max_size, node.config.log_max_files).await;
+        }));
+        let workers = self.workers.clone();
+        tasks.spawn(every(self.node.config.eviction_period, stop.clone(), self.node.clone(), move |node| {
+            let candidates = workers.lock().values().filter_map(candidate).collect();
+            async move { eviction::look(&node, candidates).await }
         }));
         tasks.spawn(every(IMAGE_PERIOD, stop.clone(), self.node.clone(), |node| async move {
             orphans::collect_images(&node).await;
@@ -227,9 +235,11 @@ impl Kubelet {
         let uid = pod.uid.clone();
         let (worker, handle) = PodWorker::new(self.node.clone(), pod, verdict);
         self.workers.lock().insert(uid.clone(), handle);
-        let (workers, ended, stop) = (self.workers.clone(), self.ended.clone(), self.stop.clone());
+        let (node, workers) = (self.node.clone(), self.workers.clone());
+        let (ended, stop) = (self.ended.clone(), self.stop.clone());
         tasks.spawn(async move {
             worker.run(stop).await;
+            node.allocations.lock().remove(&uid);
             workers.lock().remove(&uid);
             ended.notify_one();
         });
@@ -251,7 +261,8 @@ impl Kubelet {
             let workers = self.workers.lock();
             workers.values().filter_map(wanted_pod).collect()
         };
-        let verdict = admission::refuse(pod, held.iter(), &self.node.allocatable, &self.node_labels())?;
+        let verdict = eviction::refuse(pod, &self.node.pressures)
+            .or_else(|| admission::refuse(pod, held.iter(), &self.node.allocatable, &self.node_labels()))?;
         let (reason, message) = (verdict.reason.as_str(), verdict.message.clone());
         self.node.recorder.event(&pod.reference(), knarr_client::events::EventType::Warning, reason, message);
         Some(verdict)
@@ -281,6 +292,25 @@ fn known_pods(pods: &Informer<Pod>, statics: &StaticPods, workers: &Workers) -> 
     let of_api = pods.list().into_iter().filter_map(|pod| pod.metadata.uid.clone());
     let of_manifests = statics.values().map(|pod| pod.uid.clone());
     of_api.chain(of_manifests).chain(workers.lock().keys().cloned()).collect()
+}
+
+/// A pod that runs here, as eviction sees it.
+fn candidate(worker: &WorkerHandle) -> Option<Candidate> {
+    let status = worker.status.lock();
+    let phase = status.as_ref().and_then(|status| status.phase.as_deref());
+    if !matches!(phase, Some("Pending" | "Running")) {
+        return None;
+    }
+    let pod = match &*worker.wanted.borrow() {
+        Wanted::Pod(pod) if !pod.is_deleted() => pod.clone(),
+        _ => return None,
+    };
+    let (evicted, wake) = (worker.evicted.clone(), worker.wake.clone());
+    let evict = Box::new(move |verdict| {
+        *evicted.lock() = Some(verdict);
+        wake.notify_one();
+    });
+    Some(Candidate { pod, evict })
 }
 
 fn wanted_pod(worker: &WorkerHandle) -> Option<DesiredPod> {
@@ -391,7 +421,7 @@ impl NodeView for View {
 
     fn configuration(&self) -> serde_json::Value {
         let config = &self.node.config;
-        serde_json::json!({"kubeletconfig": {
+        serde_json::json!({
             "kind": "KubeletConfiguration",
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "port": config.port,
@@ -407,7 +437,7 @@ impl NodeView for View {
             "imageGCLowThresholdPercent": config.image_gc_low,
             "nodeStatusUpdateFrequency": format!("{}s", config.node_status_frequency.as_secs()),
             "resolvConf": config.resolv_conf,
-        }})
+        })
     }
 }
 

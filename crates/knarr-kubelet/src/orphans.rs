@@ -136,6 +136,15 @@ pub async fn collect_images(node: &NodeContext) {
     if percent_used() < i64::from(config.image_gc_high) {
         return;
     }
+    remove_images(node, || percent_used() < i64::from(config.image_gc_low)).await;
+}
+
+/// Removes every image that no container uses: the node runs out of disk.
+pub async fn remove_unused_images(node: &NodeContext) {
+    remove_images(node, || false).await;
+}
+
+async fn remove_images(node: &NodeContext, enough: impl Fn() -> bool) {
     let lists = futures::try_join!(node.runtime.list_images(), node.runtime.list_containers(None));
     let Ok((images, containers)) = lists else { return };
     let used: HashSet<&str> =
@@ -145,9 +154,9 @@ pub async fn collect_images(node: &NodeContext) {
     };
     // Sandboxes are not containers, so nothing here shows that their image is used.
     let is_pinned =
-        |image: &v1::Image| image.pinned || image.repo_tags.iter().any(|t| config.pinned_images.contains(t));
+        |image: &v1::Image| image.pinned || image.repo_tags.iter().any(|t| node.config.pinned_images.contains(t));
     for image in images.iter().filter(|image| !is_pinned(image) && !is_used(image)) {
-        if percent_used() < i64::from(config.image_gc_low) {
+        if enough() {
             return;
         }
         if let Err(error) = node.runtime.remove_image(&image.id).await {
@@ -156,7 +165,8 @@ pub async fn collect_images(node: &NodeContext) {
     }
 }
 
-async fn image_file_system(node: &NodeContext) -> Option<String> {
+/// Where the runtime keeps images.
+pub async fn image_file_system(node: &NodeContext) -> Option<String> {
     let info = node.runtime.image_fs_info().await.ok()?;
     info.image_filesystems.into_iter().find_map(|usage| usage.fs_id).map(|id| id.mountpoint)
 }

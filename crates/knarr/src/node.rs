@@ -101,6 +101,7 @@ fn kubelet_config(settings: &Settings, layout: &Layout) -> KubeletConfig {
         cluster_dns: vec![IpAddr::V4(settings.service_address(10))],
         cluster_domain: settings.cluster_domain.clone(),
         port: settings.kubelet_port,
+        eviction_hard: settings.eviction_hard.clone(),
         static_pod_dir: Some(settings.pod_manifest_path.clone()),
         pinned_images: vec![knarr_image::PAUSE_IMAGE.to_string()],
         // Images come from archives here as often as from a registry, and those could not be pulled again: only a full disk

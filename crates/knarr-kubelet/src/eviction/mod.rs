@@ -72,7 +72,8 @@ pub struct Candidate {
 
 /// Why a node under pressure does not take `pod` on, if so.
 pub fn refuse(pod: &DesiredPod, pressures: &Pressures) -> Option<Verdict> {
-    let names = [(Pressure::Memory, "MemoryPressure"), (Pressure::Disk, "DiskPressure"), (Pressure::Pids, "PIDPressure")];
+    let names =
+        [(Pressure::Memory, "MemoryPressure"), (Pressure::Disk, "DiskPressure"), (Pressure::Pids, "PIDPressure")];
     let held: Vec<_> = names.into_iter().filter(|(pressure, _)| pressures.hold(*pressure)).collect();
     let only_memory = held.iter().all(|(pressure, _)| *pressure == Pressure::Memory);
     if held.is_empty() || is_critical(pod) || (only_memory && pod.qos != QosClass::BestEffort) {

@@ -73,14 +73,19 @@ pub fn over_its_limits(pod: &DesiredPod, usage: &PodUsage) -> Option<Verdict> {
         let limit = volume.empty_dir.as_ref().and_then(|source| source.size_limit.as_ref());
         let Some(limit) = limit.filter(|limit| resources::whole(limit) > 0) else { continue };
         if usage.volumes.get(&volume.name).is_some_and(|used| *used > resources::whole(limit)) {
-            return Some(evicted(format!("Usage of EmptyDir volume \"{}\" exceeds the limit \"{}\". ", volume.name, limit.0)));
+            return Some(evicted(format!(
+                "Usage of EmptyDir volume \"{}\" exceeds the limit \"{}\". ",
+                volume.name, limit.0
+            )));
         }
     }
     if let Some(limit) = resources::pod_limits(pod.spec()).get("ephemeral-storage").map(|millis| millis / 1000)
         && usage.disk() > limit
     {
         let limit = binary(limit);
-        return Some(evicted(format!("Pod ephemeral local storage usage exceeds the total limit of containers {limit}. ")));
+        return Some(evicted(format!(
+            "Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "
+        )));
     }
     usage.containers.iter().find_map(|container| {
         let spec = pod.container(&container.name)?.spec.resources.as_ref();
@@ -129,7 +134,8 @@ mod tests {
 
     #[test]
     fn the_first_to_go_uses_more_than_it_asked_for() {
-        let (modest, greedy, important) = (pod("modest", 0, "100Mi"), pod("greedy", 0, "1Mi"), pod("important", 9, "0"));
+        let (modest, greedy, important) =
+            (pod("modest", 0, "100Mi"), pod("greedy", 0, "1Mi"), pod("important", 9, "0"));
         let used = [using(&modest, 90 << 20), using(&important, 80 << 20), using(&greedy, 20 << 20)];
         let chosen = first(&used, Signal::Memory).expect("one of them");
         assert_eq!(chosen.pod.name, "greedy");

@@ -22,7 +22,6 @@ impl Threshold {
     pub fn amount(&self, capacity: i64) -> i64 {
         match self.least {
             Least::Amount(amount) => amount,
-            #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a share of an amount is one")]
             Least::Percent(percent) => (capacity as f64 * percent / 100.0) as i64,
         }
     }
@@ -60,7 +59,8 @@ impl Signal {
 
 /// Upstream's thresholds.
 pub fn usual() -> Vec<Threshold> {
-    let usual = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
+    let usual =
+        "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
     parse(usual).unwrap_or_default()
 }
 
@@ -70,7 +70,9 @@ pub fn parse(text: &str) -> Result<Vec<Threshold>, String> {
 }
 
 fn parse_one(part: &str) -> Result<Threshold, String> {
-    let (name, least) = part.split_once('<').ok_or_else(|| format!("invalid eviction threshold syntax {part}, expected <signal><operator><value>"))?;
+    let (name, least) = part
+        .split_once('<')
+        .ok_or_else(|| format!("invalid eviction threshold syntax {part}, expected <signal><operator><value>"))?;
     let known = Signal::ALL.iter().find(|(known, _)| *known == name);
     let signal = known.map(|(_, signal)| *signal).ok_or_else(|| format!("unsupported eviction signal {name}"))?;
     let invalid = || format!("eviction percentage threshold {name} must be positive: {least}");
@@ -81,7 +83,9 @@ fn parse_one(part: &str) -> Result<Threshold, String> {
         }
         None => {
             let quantity = least.parse::<knarr_api::quantity::Quantity>();
-            Least::Amount(quantity.map_err(|_| format!("eviction threshold {name} must be a quantity: {least}"))?.to_i64())
+            Least::Amount(
+                quantity.map_err(|_| format!("eviction threshold {name} must be a quantity: {least}"))?.to_i64(),
+            )
         }
     };
     Ok(Threshold { signal, least })

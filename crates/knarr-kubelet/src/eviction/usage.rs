@@ -96,9 +96,10 @@ pub fn of_pod(node: &NodeContext, pod: &DesiredPod, statistics: &[ContainerStats
         }
     });
     let volumes = node.config.pod_dir(&pod.uid).join("volumes/kubernetes.io~empty-dir");
-    let on_disk = pod.spec().volumes.iter().flatten().filter(|volume| {
-        volume.empty_dir.as_ref().is_some_and(|source| source.medium.as_deref() != Some("Memory"))
-    });
+    let on_disk =
+        pod.spec().volumes.iter().flatten().filter(|volume| {
+            volume.empty_dir.as_ref().is_some_and(|source| source.medium.as_deref() != Some("Memory"))
+        });
     PodUsage {
         containers: containers.collect(),
         volumes: on_disk.map(|volume| (volume.name.clone(), size(&volumes.join(&volume.name)))).collect(),
@@ -108,12 +109,16 @@ pub fn of_pod(node: &NodeContext, pod: &DesiredPod, statistics: &[ContainerStats
 /// Whether anything of the pod's use of the disk is limited by itself.
 pub fn is_limited(pod: &DesiredPod) -> bool {
     let by_volume = pod.spec().volumes.iter().flatten().any(|volume| {
-        volume.empty_dir.as_ref().is_some_and(|source| source.size_limit.as_ref().is_some_and(|limit| resources::whole(limit) > 0))
+        volume
+            .empty_dir
+            .as_ref()
+            .is_some_and(|source| source.size_limit.as_ref().is_some_and(|limit| resources::whole(limit) > 0))
     });
     by_volume
-        || pod.containers.iter().any(|container| {
-            resources::limit_millis(container.spec.resources.as_ref(), "ephemeral-storage").is_some()
-        })
+        || pod
+            .containers
+            .iter()
+            .any(|container| resources::limit_millis(container.spec.resources.as_ref(), "ephemeral-storage").is_some())
 }
 
 /// The room that a directory takes on its disk, in bytes, without what other disks are mounted in it.

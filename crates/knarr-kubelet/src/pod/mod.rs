@@ -2,10 +2,11 @@
 
 pub mod resources;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerRestartRule, EphemeralContainer, ObjectReference, Pod, PodSpec, PodStatus,
+    Container, ContainerRestartRule, EphemeralContainer, ObjectReference, Pod, PodSpec, PodStatus, ResourceRequirements,
 };
 
 pub use resources::QosClass;
@@ -146,6 +147,19 @@ impl DesiredPod {
     pub fn with_status(&self, status: Option<PodStatus>) -> DesiredPod {
         let object = Pod { status, ..(*self.object).clone() };
         DesiredPod { object: Arc::new(object), ..self.clone() }
+    }
+
+    /// The same pod with other resources of the containers named.
+    pub fn with_resources(&self, resources: &HashMap<String, ResourceRequirements>) -> DesiredPod {
+        let mut object = (*self.object).clone();
+        if let Some(spec) = &mut object.spec {
+            for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+                if let Some(resources) = resources.get(&container.name) {
+                    container.resources = Some(resources.clone());
+                }
+            }
+        }
+        DesiredPod::new(Arc::new(object), self.source)
     }
 
     pub fn status(&self) -> Option<&PodStatus> {

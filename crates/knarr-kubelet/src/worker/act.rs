@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use knarr_client::events::EventType;
 use knarr_cri::v1::PodSandboxConfig;
 use tokio::time::Instant;
@@ -56,6 +57,7 @@ impl PodWorker {
                 self.start(pod, container).await;
             }
         }
+        self.bring_resources(pod);
     }
 
     fn plan(&self, pod: &DesiredPod) -> Plan {
@@ -153,7 +155,10 @@ impl PodWorker {
                 Ok(config) => config,
                 Err(error) => return Done::Sandbox(Err(error)),
             };
-            let handler = pod.spec().runtime_class_name.clone().unwrap_or_default();
+            let handler = match runtime_handler(&node, &pod).await {
+                Ok(handler) => handler,
+                Err(error) => return Done::Sandbox(Err(error)),
+            };
             let outcome = node.runtime.run_pod_sandbox(config, &handler).await;
             Done::Sandbox(outcome.map(drop).map_err(|error| error.to_string()))
         });
@@ -203,8 +208,11 @@ impl PodWorker {
         self.start_job(task, async move { Done::Stopped(stop.run().await) });
     }
 
-    /// Even what is deleted by force is asked before it is killed.
+    /// Even what is deleted by force is asked before it is killed. What is evicted has no time: the node runs out.
     pub(super) fn grace(&self, pod: &DesiredPod) -> Duration {
+        if self.verdict.as_ref().is_some_and(|verdict| verdict.reason == crate::eviction::EVICTED) {
+            return LEAST_GRACE;
+        }
         Duration::from_secs(pod.grace_seconds().unsigned_abs()).max(LEAST_GRACE)
     }
 
@@ -245,6 +253,7 @@ impl PodWorker {
             .as_deref()
             .and_then(|target| self.observed.container(target))
             .map(|found| found.id.clone());
+        self.given_at_start(&container);
         let start = Start {
             node: self.node.clone(),
             pod: pod.clone(),
@@ -341,6 +350,16 @@ impl PodWorker {
             Done::Collected(true)
         });
     }
+}
+
+/// The handler that the pod's runtime class names; the runtime's own where it has none.
+async fn runtime_handler(node: &NodeContext, pod: &DesiredPod) -> Result<String, String> {
+    let Some(class) = pod.spec().runtime_class_name.as_deref().filter(|class| !class.is_empty()) else {
+        return Ok(String::new());
+    };
+    let found = kube::Api::<RuntimeClass>::all(node.client.clone()).get_opt(class).await;
+    let found = found.map_err(|error| format!("failed to get RuntimeClass {class}: {error}"))?;
+    found.map(|class| class.handler).ok_or_else(|| format!("RuntimeClass \"{class}\" not found"))
 }
 
 /// The credentials that the pod's pull secrets hold for an image.

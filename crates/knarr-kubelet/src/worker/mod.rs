@@ -7,6 +7,7 @@ mod act;
 pub mod backoff;
 pub mod plan;
 mod push;
+pub mod resize;
 mod start;
 pub mod status;
 mod stop;
@@ -20,7 +21,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, PodStatus};
+use k8s_openapi::api::core::v1::{ObjectReference, PodStatus, ResourceRequirements};
 use knarr_client::events::EventType;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -37,6 +38,7 @@ use crate::volumes::{PodVolumes, SetUpError};
 
 use backoff::RestartBackOff;
 use push::Pushed;
+use resize::Resizes;
 use status::{Readiness, StatusInput, Verdict, Waiting};
 
 /// The first and the longest wait before something that failed is tried again.
@@ -69,6 +71,8 @@ pub struct WorkerHandle {
     pub wake: Arc<Notify>,
     /// The newest status the worker found.
     pub status: Arc<Mutex<Option<PodStatus>>>,
+    /// Why the pod is to end although nobody deleted it.
+    pub evicted: Arc<Mutex<Option<Verdict>>>,
 }
 
 /// How far a pod is in its life.
@@ -97,6 +101,11 @@ enum Done {
     },
     CleanedUp(std::io::Result<()>),
     Deleted(Result<Pushed, kube::Error>),
+    Resized {
+        name: String,
+        resources: Box<ResourceRequirements>,
+        outcome: knarr_cri::Result<()>,
+    },
     /// False if something is left that could not be removed yet.
     Collected(bool),
     /// The pod is to end, and the job served only its running.
@@ -110,6 +119,7 @@ enum Task {
     Sandbox,
     Start(String),
     Stop { id: String, grace: Duration },
+    Resize(String),
     Status,
     CleanUp,
     Deletion,
@@ -125,11 +135,13 @@ pub struct PodWorker {
     wake: Arc<Notify>,
     stale_volumes: Arc<Notify>,
     shown: Arc<Mutex<Option<PodStatus>>>,
+    evicted: Arc<Mutex<Option<Verdict>>>,
     observer: Observer,
     observed: ObservedPod,
     probes: Probes,
     backoff: RestartBackOff,
     waiting: HashMap<String, Waiting>,
+    resizes: Resizes,
     stage: Stage,
     verdict: Option<Verdict>,
     volumes: Option<PodVolumes>,
@@ -156,7 +168,9 @@ impl PodWorker {
         let (sender, wanted) = watch::channel(Wanted::Pod(pod));
         let wake = Arc::new(Notify::new());
         let shown = Arc::new(Mutex::new(None));
-        let handle = WorkerHandle { wanted: sender, wake: wake.clone(), status: shown.clone() };
+        let evicted = Arc::new(Mutex::new(None));
+        let handle =
+            WorkerHandle { wanted: sender, wake: wake.clone(), status: shown.clone(), evicted: evicted.clone() };
         let worker = PodWorker {
             probes: Probes::new(node.runtime.clone(), node.recorder.clone(), wake.clone()),
             node,
@@ -164,10 +178,12 @@ impl PodWorker {
             wake,
             stale_volumes: Arc::new(Notify::new()),
             shown,
+            evicted,
             observer: Observer::default(),
             observed: ObservedPod::default(),
             backoff: RestartBackOff::default(),
             waiting: HashMap::new(),
+            resizes: Resizes::default(),
             stage: Stage::Running,
             verdict,
             volumes: None,
@@ -223,12 +239,15 @@ impl PodWorker {
                 return false;
             }
         }
+        let pod = self.allocate(&pod);
         let gone = matches!(wanted, Wanted::Gone(_));
         self.notice_changed_fields(&pod);
         if self.stage == Stage::Terminated && !self.observed.is_stopped() {
             // A call that was given up had its effect after all.
             self.stage = Stage::Terminating;
         }
+        let evicted = self.evicted.lock().take();
+        self.verdict = self.verdict.take().or(evicted);
         if self.stage == Stage::Running && (gone || pod.is_deleted() || pod.is_terminal() || self.verdict.is_some()) {
             self.begin_termination();
         }
@@ -363,6 +382,7 @@ impl PodWorker {
                 let outcome = outcome.map(|_| self.last_pushed = Some(*pushed));
                 self.noted("a pod's status cannot be told", outcome)
             }
+            Done::Resized { name, resources, outcome } => self.resized(name, *resources, outcome),
             Done::CleanedUp(outcome) => {
                 self.cleaned_up = outcome.is_ok();
                 self.noted("a pod's files cannot be removed", outcome)
@@ -476,6 +496,7 @@ impl PodWorker {
             runtime_name: self.node.runtime_name(),
             host_ips: &self.node.config.node_ips,
             verdict: self.verdict.as_ref(),
+            resizes: &self.resizes,
             over: self.is_over(),
             started_at: self.began,
             now: Timestamp::now(),
@@ -497,8 +518,11 @@ impl PodWorker {
     fn old_status(&self, pod: &DesiredPod) -> PodStatus {
         let in_api = pod.status().cloned().unwrap_or_default();
         let Some(mut old) = self.last_pushed.clone() else { return in_api };
+        let evicted = self.verdict.as_ref().is_some_and(|verdict| verdict.reason == crate::eviction::EVICTED);
         let own = |kind: &str| {
             ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"].contains(&kind)
+                || resize::CONDITIONS.contains(&kind)
+                || (evicted && kind == "DisruptionTarget")
         };
         let foreign = in_api.conditions.into_iter().flatten().filter(|condition| !own(&condition.type_));
         let mut conditions: Vec<_> =

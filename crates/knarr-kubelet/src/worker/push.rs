@@ -70,17 +70,22 @@ fn difference(old: &PodStatus, new: &PodStatus) -> Map<String, Value> {
     difference
 }
 
-/// Conditions merge by type, so that a reason of before would stay: what a condition has no more is a null.
+/// Conditions merge by type, so that a reason of before would stay, and a condition that is gone: what a condition has no more is a
+/// null, and what is no more is deleted.
 fn clear_fields_of_conditions(difference: &mut Map<String, Value>, old: &Map<String, Value>) {
     let Some(Value::Array(conditions)) = difference.get_mut("conditions") else { return };
     let before = old.get("conditions").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
     let before: Vec<_> = before.collect();
+    let gone =
+        before.iter().filter(|other| !conditions.iter().any(|condition| condition.get("type") == other.get("type")));
+    let gone: Vec<_> = gone.map(|other| json!({"$patch": "delete", "type": other.get("type")})).collect();
     for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
         let same = before.iter().find(|other| other.get("type") == condition.get("type"));
         let gone: Vec<_> =
             same.into_iter().flat_map(|other| other.keys()).filter(|key| !condition.contains_key(*key)).collect();
         gone.into_iter().for_each(|key| drop(condition.insert(key.clone(), Value::Null)));
     }
+    conditions.extend(gone);
 }
 
 fn as_map(status: &PodStatus) -> Map<String, Value> {
