@@ -84,7 +84,11 @@ fn trial(name: &str, test: Test, cluster: Option<&Arc<Cluster>>, ignored: bool) 
 }
 
 fn start() -> Result<Cluster> {
-    let cluster = Cluster::up(&Options { node: true, ..Options::default() })?;
+    let cluster = Cluster::up(&Options {
+        node: true,
+        // The machine that runs the tests may have as little left as it likes.
+        flags: vec!["--eviction-hard=".to_string()],
+    })?;
     cluster.load_images()?;
     Ok(cluster)
 }

@@ -1,11 +1,15 @@
 //! Ending a pod: its containers, then its sandbox, then what it left, then its object.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Done, PodWorker, Stage, Task, push};
 use crate::pod::{ContainerKind, DesiredPod, PodSource};
 use crate::runtime::observed::ObservedContainer;
 use crate::volumes;
+
+/// How long a group may take to be empty after its last process was killed.
+const GROUP_DELAY: Duration = Duration::from_millis(200);
 
 impl PodWorker {
     /// From here on nothing of the pod is started; starts under way are given up.
@@ -74,7 +78,13 @@ impl PodWorker {
             node.images.forget_pod(&pod.uid);
             node.tokens.forget_pod(&pod.uid);
             let outcome = volumes::tear_down(node.config.pod_dir(&pod.uid)).await;
-            Done::CleanedUp(outcome.and_then(|()| node.cgroups.remove(&pod)))
+            let mut removed = node.cgroups.remove(&pod);
+            if removed.is_err() {
+                // The kernel takes its time with the last process of a group.
+                tokio::time::sleep(GROUP_DELAY).await;
+                removed = node.cgroups.remove(&pod);
+            }
+            Done::CleanedUp(outcome.and(removed))
         });
     }
 
