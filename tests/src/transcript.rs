@@ -149,7 +149,7 @@ impl<'a> Session<'a> {
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .output()?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        Ok(without_noise(&String::from_utf8_lossy(&output.stdout)))
     }
 
     /// Lets the namespace go without waiting: the next session has its own.
@@ -158,6 +158,12 @@ impl<'a> Session<'a> {
             eprintln!("deleting a session's namespace: {error:#}");
         }
     }
+}
+
+/// Without the line by which kubectl says that the empty first message of a stream came before it looked for any.
+fn without_noise(printed: &str) -> String {
+    let is_noise = |line: &str| line.contains("websocket.go") && line.contains("Unknown stream id");
+    printed.split_inclusive('\n').filter(|line| !is_noise(line)).collect()
 }
 
 fn lines_match(wanted: &[String], lines: &[&str]) -> bool {

@@ -1,5 +1,5 @@
-//! Real containers: one cluster with a node, driven through kubectl as a new user would. One test at a time, in this order; the
-//! cluster is purged at the end and must leave nothing behind.
+//! Real containers: one cluster with a node, driven through kubectl as a new user would. One test at a time, in this order, and the
+//! sessions of `transcripts/node` beside them; the cluster is purged at the end and must leave nothing behind.
 
 #[path = "node/sessions.rs"]
 mod sessions;
@@ -8,14 +8,15 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use knarr_tests::{Cluster, Kubectl, Options, eventually, free_port, is_root, kubectl_path};
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
+use sessions::Sessions;
 
-const LONG: Duration = Duration::from_secs(40);
+const LONG: Duration = Duration::from_secs(90);
 
 type Test = fn(&Cluster, &Kubectl) -> Result<()>;
 
@@ -42,31 +43,40 @@ fn main() {
     if !ready {
         eprintln!("the node's tests need root and a kubectl on the PATH: skipped");
     }
+    let before = Traces::now();
     let wanted = ready && !arguments.list;
-    let cluster = wanted.then(|| start().unwrap_or_else(|error| panic!("starting the cluster: {error:#}")));
-    let shared = Arc::new(Mutex::new(cluster));
-    let mut trials: Vec<Trial> =
-        TESTS.into_iter().map(|(name, test)| trial(name, test, shared.clone(), !ready)).collect();
-    // The last test kills the cluster's process: the sessions come before it.
-    let last = trials.pop();
-    trials.extend(sessions::trials(&arguments, &shared, !ready));
-    trials.extend(last);
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    let cluster = shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-    if let Some(cluster) = cluster {
-        let left = purge(cluster).map_or_else(|error| Some(format!("{error:#}")), |()| None);
-        if let Some(left) = left {
-            eprintln!("purging left something behind: {left}");
-            std::process::exit(101);
-        }
+    let cluster = wanted.then(|| Arc::new(start().unwrap_or_else(|error| panic!("starting the cluster: {error:#}"))));
+    let conclusion = run(&arguments, cluster.as_ref(), ready);
+    if let Some(cluster) = cluster
+        && let Err(left) = purge(&cluster, &before)
+    {
+        eprintln!("purging left something behind: {left:#}");
+        std::process::exit(101);
     }
-    conclusion.exit();
+    match conclusion {
+        Ok(conclusion) => conclusion.exit(),
+        Err(error) => panic!("{error:#}"),
+    }
 }
 
-fn trial(name: &str, test: Test, shared: Arc<Mutex<Option<Cluster>>>, ignored: bool) -> Trial {
+fn run(arguments: &Arguments, cluster: Option<&Arc<Cluster>>, ready: bool) -> Result<Conclusion> {
+    let sessions = cluster.map(|cluster| Sessions::begin(arguments, cluster)).transpose()?;
+    let mut trials: Vec<Trial> = TESTS.into_iter().map(|(name, test)| trial(name, test, cluster, !ready)).collect();
+    // The last test kills the cluster's process: the sessions come before it.
+    let last = trials.pop();
+    trials.extend(sessions::trials(&sessions)?.into_iter().map(|trial| trial.with_ignored_flag(!ready)));
+    trials.extend(last);
+    let conclusion = libtest_mimic::run(arguments, trials);
+    if let Some(sessions) = sessions {
+        sessions.join();
+    }
+    Ok(conclusion)
+}
+
+fn trial(name: &str, test: Test, cluster: Option<&Arc<Cluster>>, ignored: bool) -> Trial {
+    let cluster = cluster.cloned();
     let run = move || {
-        let guard = shared.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let cluster = guard.as_ref().ok_or("no cluster")?;
+        let cluster = cluster.as_ref().ok_or("no cluster")?;
         let kubectl = cluster.kubectl().ok_or("no kubectl")?;
         test(cluster, &kubectl).map_err(|error| Failed::from(format!("{error:#}")))
     };
@@ -74,13 +84,41 @@ fn trial(name: &str, test: Test, shared: Arc<Mutex<Option<Cluster>>>, ignored: b
 }
 
 fn start() -> Result<Cluster> {
-    let cluster = Cluster::up(&Options { node: true, ..Options::default() })?;
+    let cluster = Cluster::up(&Options {
+        node: true,
+        // The machine that runs the tests may have as little left as it likes.
+        flags: vec!["--eviction-hard=".to_string()],
+    })?;
     cluster.load_images()?;
     Ok(cluster)
 }
 
-/// Purges the cluster and checks that no process, mount, interface or rule of it is left.
-fn purge(cluster: Cluster) -> Result<()> {
+/// What a node leaves on a machine if it is not purged, by kind and name.
+struct Traces(BTreeSet<String>);
+
+impl Traces {
+    fn now() -> Traces {
+        let mut found = BTreeSet::new();
+        let listed = |directory: &str| {
+            let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path().display().to_string()).collect::<Vec<_>>()
+        };
+        let networks = ["/sys/class/net", "/run/netns"].into_iter().flat_map(listed);
+        let groups = ["", "unified/", "memory/", "cpu/", "pids/", "systemd/"];
+        let groups = groups.into_iter().flat_map(|h| listed(&format!("/sys/fs/cgroup/{h}kubepods")));
+        found.extend(networks.chain(groups));
+        let print = |program: &str, arguments: &[&str]| {
+            let output = std::process::Command::new(program).args(arguments).output();
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+        };
+        let rules = print("nft", &["list", "tables"]) + &print("iptables-save", &[]);
+        found.extend(rules.lines().filter(|line| line.to_lowercase().contains("knarr")).map(str::to_owned));
+        Traces(found)
+    }
+}
+
+/// Purges the cluster and checks that no process, mount, network, control group or rule of it is left.
+fn purge(cluster: &Cluster, before: &Traces) -> Result<()> {
     let data = cluster.data_dir().display().to_string();
     cluster.knarr(&["down", "--purge"])?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
@@ -89,8 +127,10 @@ fn purge(cluster: Cluster) -> Result<()> {
         let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
         ensure!(!String::from_utf8_lossy(&command).contains(&data), "process {}", process.path().display());
     }
-    ensure!(!std::path::Path::new("/sys/class/net/knarr0").exists(), "interface knarr0");
     ensure!(!std::path::Path::new(&data).exists(), "{data}");
+    let after = Traces::now();
+    let left: Vec<_> = after.0.difference(&before.0).collect();
+    ensure!(left.is_empty(), "{left:?}");
     Ok(())
 }
 
@@ -136,7 +176,7 @@ fn fresh_cluster(cluster: &Cluster, kubectl: &Kubectl) -> Result<()> {
 fn web(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     let manifest = "../examples/web.yaml";
     kubectl.run(&["apply", "-f", manifest])?;
-    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=40s"])?;
+    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=90s"])?;
     let pods = kubectl.run(&["get", "pods", "-lapp=web", "-oname"])?;
     let pods: BTreeSet<String> = pods.lines().map(|line| line.trim_start_matches("pod/").to_string()).collect();
     ensure!(pods.len() == 3, "{pods:?}");
@@ -145,7 +185,7 @@ fn web(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     all_answer("the node port", &pods, || http_get(&node, 30080))?;
 
     run_pod(kubectl, "client", "sleep 3600", "", "")?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/client", "--timeout=40s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/client", "--timeout=90s"])?;
     let inside = |url: &str| kubectl.run(&["exec", "client", "--", "wget", "-qO-", url]);
     all_answer("the service's name", &pods, || inside("http://web"))?;
     let address = field(kubectl, &["service", "web"], "{.spec.clusterIP}")?;
@@ -196,7 +236,7 @@ fn configuration(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
         volumes,
         inside,
     )?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/facts", "--timeout=40s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/facts", "--timeout=90s"])?;
     let address = field(kubectl, &["pod", "facts"], "{.status.podIP}")?;
     eventually("the pod's facts", LONG, || {
         let said = kubectl.run(&["logs", "facts"])?;
@@ -207,7 +247,7 @@ fn configuration(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
 
 fn streams(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     run_pod(kubectl, "talker", "echo one; echo two; echo three; exec sleep 3600", "", "")?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=40s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=90s"])?;
     eventually("logs", LONG, || {
         let logs = kubectl.run(&["logs", "talker"])?;
         ensure!(logs == "one\ntwo\nthree\n", "{logs:?}");
@@ -253,11 +293,11 @@ fn port_forward(kubectl: &Kubectl) -> Result<()> {
 
 fn rollout(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     kubectl.run(&["set", "image", "deployment/web", "web=knarr.local/web:2"])?;
-    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=40s"])?;
+    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=90s"])?;
     let history = kubectl.run(&["rollout", "history", "deployment/web"])?;
     ensure!(history.contains("\n1 ") && history.contains("\n2 "), "{history}");
     kubectl.run(&["rollout", "undo", "deployment/web"])?;
-    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=40s"])?;
+    kubectl.run(&["rollout", "status", "deployment/web", "--timeout=90s"])?;
     is(kubectl, &["deployment", "web"], "{.spec.template.spec.containers[0].image}", "knarr.local/web:1")?;
     kubectl.run(&["scale", "deployment/web", "--replicas=2"])?;
     becomes(kubectl, &["deployment", "web"], "{.status.readyReplicas}", "2")?;
@@ -268,7 +308,7 @@ fn rollout(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
 
 fn replacement(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     run_pod(kubectl, "mortal", "trap 'exit 3' TERM; while :; do sleep 1; done", "", "")?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/mortal", "--timeout=40s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/mortal", "--timeout=90s"])?;
     kubectl.run(&["exec", "mortal", "--", "kill", "-TERM", "1"])?;
     becomes(kubectl, &["pod", "mortal"], "{.status.containerStatuses[0].restartCount}", "1")?;
     becomes(kubectl, &["pod", "mortal"], "{.status.phase}", "Running")?;
@@ -304,7 +344,7 @@ fn job(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
         r#"{"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "sums"}, "spec": {"completions": 3, "parallelism": 2, "template": {"spec": {"restartPolicy": "Never",
         "containers": [{"name": "sum", "image": "busybox", "imagePullPolicy": "Never", "command": ["sh", "-c", "echo $((6*7))"]}]}}}}"#,
     )?;
-    kubectl.run(&["wait", "--for=condition=Complete", "job/sums", "--timeout=40s"])?;
+    kubectl.run(&["wait", "--for=condition=Complete", "job/sums", "--timeout=90s"])?;
     is(kubectl, &["job", "sums"], "{.status.succeeded}", "3")?;
     ensure!(kubectl.run(&["logs", "job/sums"])?.contains("42"));
     let table = kubectl.run(&["get", "pods", "-ljob-name=sums", "--no-headers"])?;
@@ -323,7 +363,7 @@ fn init_and_hooks(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
         more,
         inside,
     )?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/staged", "--timeout=40s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/staged", "--timeout=90s"])?;
     eventually("both stages", LONG, || {
         let logs = kubectl.run(&["logs", "staged"])?;
         ensure!(logs == "prepared\nhooked\n", "{logs:?}");
@@ -364,13 +404,13 @@ fn unschedulable(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
         "{message}"
     );
     kubectl.run(&["label", "nodes", "--all", "shape=round"])?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/picky", "--timeout=40s"]).map(drop)
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/picky", "--timeout=90s"]).map(drop)
 }
 
 fn namespace(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
     kubectl.run(&["create", "namespace", "brief"])?;
     kubectl.run(&["-n", "brief", "create", "deployment", "app", "--image=busybox", "--", "sleep", "3600"])?;
-    kubectl.run(&["delete", "namespace", "brief", "--timeout=40s"])?;
+    kubectl.run(&["delete", "namespace", "brief", "--timeout=90s"])?;
     let gone = kubectl.refused(&["get", "namespace", "brief"], None)?;
     ensure!(gone.contains("NotFound"), "{gone}");
     Ok(())
@@ -378,14 +418,14 @@ fn namespace(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
 
 fn crash(cluster: &Cluster, kubectl: &Kubectl) -> Result<()> {
     run_pod(kubectl, "survivor", "echo started; sleep 3600", "", "")?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/survivor", "--timeout=40s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/survivor", "--timeout=90s"])?;
     let started = "{.status.containerStatuses[0].state.running.startedAt}{.status.containerStatuses[0].containerID}";
     let before = field(kubectl, &["pod", "survivor"], started)?;
     kubectl.run(&["create", "configmap", "kept", "--from-literal=a=b"])?;
     cluster.kill()?;
     cluster.start()?;
     is(kubectl, &["configmap", "kept"], "{.data.a}", "b")?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/survivor", "--timeout=40s"])?;
+    kubectl.run(&["wait", "--for=condition=Ready", "pod/survivor", "--timeout=90s"])?;
     is(kubectl, &["pod", "survivor"], started, &before)?;
     is(kubectl, &["pod", "survivor"], "{.status.containerStatuses[0].restartCount}", "0")?;
     let answer = kubectl.run(&["exec", "survivor", "--", "echo", "still here"])?;

@@ -194,6 +194,18 @@ async fn logs_come_from_the_nodes_kubelet() {
 }
 
 #[tokio::test]
+async fn websocket_clients_read_logs() {
+    let cluster = Cluster::start().await;
+    let (target, told) = (format!("{POD}/log?container=main"), "/containerLogs/ns/pod/main");
+    let mut socket = cluster.websocket(&target, "binary.k8s.io").await;
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::binary(told));
+    assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))));
+    let mut socket = cluster.websocket(&target, "base64.binary.k8s.io").await;
+    let message = socket.next().await.unwrap().unwrap().into_text().unwrap();
+    assert_eq!(message.as_str(), "L2NvbnRhaW5lckxvZ3MvbnMvcG9kL21haW4=");
+}
+
+#[tokio::test]
 async fn websocket_clients_run_commands() {
     let cluster = Cluster::start().await;
     let target = format!("{POD}/exec?container=main&stdin=true&stdout=true&command=cat");

@@ -13,7 +13,9 @@ pub fn refuse<'a>(
     node_labels: &BTreeMap<String, String>,
 ) -> Option<Verdict> {
     let others: Vec<_> = others.filter(|other| other.uid != pod.uid && !other.is_terminal()).collect();
-    refuse_by_selector(pod, node_labels).or_else(|| refuse_by_resources(pod, &others, allocatable))
+    refuse_by_selector(pod, node_labels)
+        .or_else(|| refuse_by_sysctls(pod))
+        .or_else(|| refuse_by_resources(pod, &others, allocatable))
 }
 
 fn refuse_by_selector(pod: &DesiredPod, node_labels: &BTreeMap<String, String>) -> Option<Verdict> {
@@ -21,6 +23,38 @@ fn refuse_by_selector(pod: &DesiredPod, node_labels: &BTreeMap<String, String>) 
     let matches = selector.all(|(key, value)| node_labels.get(key) == Some(value));
     let message = "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
     (!matches).then(|| Verdict { reason: "NodeAffinity".to_owned(), message: message.to_owned() })
+}
+
+/// Kernel parameters that are the pod's own and can hurt nobody else.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
+];
+
+fn refuse_by_sysctls(pod: &DesiredPod) -> Option<Verdict> {
+    let context = pod.spec().security_context.as_ref();
+    let sysctls = context.and_then(|context| context.sysctls.as_ref()).into_iter().flatten();
+    let complaint = |name: &str| {
+        if !SAFE_SYSCTLS.contains(&name) {
+            return Some(format!("\"{name}\" not allowlisted"));
+        }
+        let of_network = pod.host_network() && name.starts_with("net.");
+        of_network.then(|| format!("\"{name}\" not allowed with host net enabled"))
+    };
+    // Both ways of writing a name mean the same.
+    let complaint = sysctls.map(|sysctl| sysctl.name.replace('/', ".")).find_map(|name| complaint(&name))?;
+    let message = format!("Pod was rejected: forbidden sysctl: {complaint}");
+    Some(Verdict { reason: "SysctlForbidden".to_owned(), message })
 }
 
 fn refuse_by_resources(

@@ -2,6 +2,7 @@
 //!
 //! The runtime makes the containers' own groups below. Where the kernel or an outer container refuses, pods run without: a warning says so.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,8 @@ use std::path::{Path, PathBuf};
 use crate::pod::{DesiredPod, QosClass, resources};
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// Where pods' groups lie below the root: guaranteed, burstable and best-effort ones.
+const CLASSES: [&str; 3] = ["", "/burstable", "/besteffort"];
 
 /// How the node's control groups are laid out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,38 +44,64 @@ impl Cgroups {
     /// The parent group of a pod's containers, as the runtime is told it.
     pub fn parent_of(&self, pod: &DesiredPod) -> String {
         let class = match pod.qos {
-            QosClass::Guaranteed => "",
-            QosClass::Burstable => "/burstable",
-            QosClass::BestEffort => "/besteffort",
+            QosClass::Guaranteed => CLASSES[0],
+            QosClass::Burstable => CLASSES[1],
+            QosClass::BestEffort => CLASSES[2],
         };
         format!("{}{class}/pod{}", self.root, pod.uid)
     }
 
     /// Makes a pod's group with the pod's limits. What is refused is warned of.
     pub fn prepare(&self, pod: &DesiredPod) {
-        let parent = self.parent_of(pod);
-        let settings = self.settings(pod);
-        if let Layout::Unified(mount) = &self.layout {
-            enable_controllers(mount, &parent);
-        }
-        for (controller, file, value) in settings {
-            let directory = self.directory(controller, &parent);
-            if let Err(error) = write(&directory, file, &value) {
-                tracing::warn!(%error, group = %directory.display(), file, "a pod's limit is not held by the kernel");
-            }
+        for (file, error) in self.set(pod) {
+            tracing::warn!(%error, file = %file.display(), "a pod's limit is not held by the kernel");
         }
     }
 
-    /// Takes a pod's group away, if its containers are gone.
-    pub fn remove(&self, pod: &DesiredPod) {
+    /// Makes a pod's group with the pod's limits, as far as the kernel takes them; returns what it refused.
+    pub fn set(&self, pod: &DesiredPod) -> Vec<(PathBuf, io::Error)> {
         let parent = self.parent_of(pod);
-        let directories = match &self.layout {
+        if let Layout::Unified(mount) = &self.layout {
+            enable_controllers(mount, &parent);
+        }
+        let set = |(controller, file, value): (&str, &str, String)| {
+            let directory = self.directory(controller, &parent);
+            write(&directory, file, &value).err().map(|error| (directory.join(file), error))
+        };
+        self.settings(pod).into_iter().filter_map(set).collect()
+    }
+
+    /// Takes a pod's group away with all in it. Fails while a process of the pod still ends.
+    pub fn remove(&self, pod: &DesiredPod) -> io::Result<()> {
+        self.remove_group(&self.parent_of(pod))
+    }
+
+    /// The uids of all pods that have a group, whether or not the API knows them.
+    pub fn pods(&self) -> HashSet<String> {
+        let mut uids = HashSet::new();
+        for directory in self.hierarchies() {
+            for class in CLASSES {
+                let entries = fs::read_dir(below(&directory, &format!("{}{class}", self.root))).into_iter().flatten();
+                let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+                uids.extend(names.filter_map(|name| name.strip_prefix("pod").map(str::to_owned)));
+            }
+        }
+        uids
+    }
+
+    /// Takes the group of a pod away of which only the uid is known.
+    pub fn remove_orphan(&self, uid: &str) -> io::Result<()> {
+        CLASSES.iter().try_for_each(|class| self.remove_group(&format!("{}{class}/pod{uid}", self.root)))
+    }
+
+    fn remove_group(&self, group: &str) -> io::Result<()> {
+        self.hierarchies().iter().try_for_each(|directory| remove_tree(&below(directory, group)))
+    }
+
+    fn hierarchies(&self) -> Vec<PathBuf> {
+        match &self.layout {
             Layout::Unified(mount) => vec![mount.clone()],
             Layout::PerController(mount) => controllers_of(mount),
-        };
-        for directory in directories {
-            // Of no use to anybody any more; a group that is busy or gone is none of our business.
-            let _ = fs::remove_dir(below(&directory, &parent));
         }
     }
 
@@ -134,6 +163,22 @@ fn enable_controllers(mount: &Path, parent: &str) {
         if fs::create_dir_all(&directory).is_err() {
             return;
         }
+    }
+}
+
+/// Removes a group, those in it first. What is gone already is no error.
+fn remove_tree(group: &Path) -> io::Result<()> {
+    let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let entries = match fs::read_dir(group) {
+        Err(error) if is_gone(&error) => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_tree(&entry.path())?;
+    }
+    match fs::remove_dir(group) {
+        Err(error) if !is_gone(&error) => Err(error),
+        _ => Ok(()),
     }
 }
 

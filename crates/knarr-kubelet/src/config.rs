@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
 
+use crate::eviction::thresholds::{self, Threshold};
+
 /// The version this kubelet reports: the Kubernetes release whose behaviour it has.
 pub const KUBELET_VERSION: &str = "v1.36.2";
 
@@ -52,6 +54,10 @@ pub struct KubeletConfig {
     /// Images are collected when their filesystem is fuller than `image_gc_high` percent, until `image_gc_low`.
     pub image_gc_high: u8,
     pub image_gc_low: u8,
+    /// Pods are evicted while less than this is left.
+    pub eviction_hard: Vec<Threshold>,
+    /// How often it is looked whether pods must be evicted.
+    pub eviction_period: Duration,
     /// Images that are never collected: that of the sandboxes, where the runtime does not pin it itself.
     pub pinned_images: Vec<String>,
     /// Dead containers kept for a container of a running pod, so that `kubectl logs --previous` works.
@@ -82,6 +88,8 @@ impl KubeletConfig {
             log_max_files: 5,
             image_gc_high: 85,
             image_gc_low: 80,
+            eviction_hard: thresholds::usual(),
+            eviction_period: Duration::from_secs(10),
             pinned_images: Vec::new(),
             dead_containers_kept: 1,
         }

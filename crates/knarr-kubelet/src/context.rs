@@ -1,15 +1,17 @@
 //! What all workers of a node share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use knarr_client::events::Recorder;
 use knarr_client::informer::Informer;
 use knarr_cri::Runtime;
+use parking_lot::Mutex;
 
 use crate::cgroups::Cgroups;
 use crate::config::KubeletConfig;
+use crate::eviction::Pressures;
 use crate::runtime::images::Images;
 use crate::volumes::references::References;
 use crate::volumes::token::Tokens;
@@ -26,7 +28,12 @@ pub struct NodeContext {
     pub tokens: Tokens,
     pub references: References,
     pub services: Informer<Service>,
+    /// What the API binds to this node, mirrors of static pods too.
+    pub pods: Informer<Pod>,
     pub cgroups: Cgroups,
+    pub pressures: Pressures,
+    /// What each pod here was given to use, in thousandths, by uid.
+    pub allocations: Mutex<HashMap<String, BTreeMap<String, i64>>>,
     /// What pods may use of this node, in thousandths.
     pub allocatable: BTreeMap<String, i64>,
 }

@@ -1,6 +1,6 @@
 //! The kubelet: joins the pieces, follows the pods bound to its node, and gives every pod a worker.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,15 +13,18 @@ use knarr_client::informer::{Event, Informer, Informers, Selection};
 use knarr_cri::Runtime;
 use knarr_cri::v1::{self, ContainerFilter};
 use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cgroups::Cgroups;
 use crate::config::KubeletConfig;
 use crate::context::NodeContext;
+use crate::eviction::{self, Candidate, Pressures};
 use crate::pod::{DesiredPod, PodSource};
 use crate::runtime::images::Images;
 use crate::runtime::{events, labels};
+use crate::static_pods::{self, StaticPods, mirrored, runtime_uid};
 use crate::view::{ContainerView, NodeView};
 use crate::volumes::references::References;
 use crate::volumes::token::Tokens;
@@ -39,6 +42,9 @@ pub struct Kubelet {
     pods: Informer<Pod>,
     /// This node alone: users label it too.
     own_node: Informer<Node>,
+    statics: watch::Sender<StaticPods>,
+    /// A worker ended: a static pod that waits for its name may start.
+    ended: Arc<Notify>,
     workers: Arc<Workers>,
     stop: CancellationToken,
 }
@@ -56,35 +62,44 @@ impl Kubelet {
             tokens: Tokens::new(client.clone()),
             references: References::new(client.clone()),
             services: informers.all::<Service>(),
+            pods: pods.clone(),
             cgroups: Cgroups::new(&config.cgroup_root),
-            allocatable: node::machine::capacity(&config),
+            allocatable: node::machine::allocatable(&config),
+            pressures: Pressures::default(),
+            allocations: Mutex::default(),
             runtime_name: OnceLock::new(),
             recorder,
             client,
             runtime,
             config,
         };
-        Kubelet { node: Arc::new(node), pods, own_node, workers: Arc::default(), stop }
+        let (statics, ended) = (watch::Sender::default(), Arc::default());
+        Kubelet { node: Arc::new(node), pods, own_node, statics, ended, workers: Arc::default(), stop }
     }
 
     /// What the kubelet's HTTPS API may see.
     pub fn view(&self) -> Arc<dyn NodeView> {
-        Arc::new(View { node: self.node.clone(), pods: self.pods.clone(), workers: self.workers.clone() })
+        let (node, pods, workers) = (self.node.clone(), self.pods.clone(), self.workers.clone());
+        Arc::new(View { node, pods, statics: self.statics.subscribe(), workers })
     }
 
     /// Registers the node and runs its pods until `shutdown`; then stops looking after them and leaves them running.
     pub fn run(self, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let stop = self.stop.clone();
-            let _stop_with_this = stop.clone().drop_guard();
-            let tasks = TaskTracker::new();
-            if self.wait_for_runtime(&shutdown).await {
+        let stop = self.stop.clone();
+        let _stop_with_this = stop.clone().drop_guard();
+        let tasks = TaskTracker::new();
+        if self.wait_for_runtime(&shutdown).await {
+            self.spawn_runtime_chores(&tasks, &stop);
+            let of_api = async {
                 node::register(&self.node, &shutdown).await;
-                self.spawn_chores(&tasks, &stop);
-                tokio::select! {
-                    () = shutdown.cancelled() => {}
-                    () = self.follow_pods(&tasks) => {}
-                }
+                tasks.spawn(node::keep_lease(self.node.clone(), stop.clone()));
+                tasks.spawn(node::keep_status(self.node.clone(), stop.clone()));
+                self.follow_pods(&tasks).await;
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                ((), ()) = async { tokio::join!(self.run_static_pods(&tasks), of_api) } => {}
             }
             stop.cancel();
             tasks.close();
@@ -109,9 +124,7 @@ impl Kubelet {
         }
     }
 
-    fn spawn_chores(&self, tasks: &TaskTracker, stop: &CancellationToken) {
-        tasks.spawn(node::keep_lease(self.node.clone(), stop.clone()));
-        tasks.spawn(node::keep_status(self.node.clone(), stop.clone()));
+    fn spawn_runtime_chores(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let workers = self.workers.clone();
         let wake = move |uid: &str| {
             if let Some(worker) = workers.lock().get(uid) {
@@ -124,6 +137,11 @@ impl Kubelet {
         tasks.spawn(every(LOG_PERIOD, stop.clone(), self.node.clone(), |node| async move {
             logs::rotate(&*node.runtime, node.config.log_max_size, node.config.log_max_files).await;
         }));
+        let workers = self.workers.clone();
+        tasks.spawn(every(self.node.config.eviction_period, stop.clone(), self.node.clone(), move |node| {
+            let candidates = workers.lock().values().filter_map(candidate).collect();
+            async move { eviction::look(&node, candidates).await }
+        }));
         tasks.spawn(every(IMAGE_PERIOD, stop.clone(), self.node.clone(), |node| async move {
             orphans::collect_images(&node).await;
         }));
@@ -133,14 +151,16 @@ impl Kubelet {
         self.pods.synced().await;
         self.node.services.synced().await;
         // Found before any worker starts, so that no pod that comes meanwhile looks like an orphan.
-        let known = self.pods.list().iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
-        let orphans = orphans::find(&self.node, &known).await;
+        let (pods, statics, workers) = (self.pods.clone(), self.statics.subscribe(), self.workers.clone());
+        let known = move || known_pods(&pods, &statics.borrow(), &workers);
+        let orphans = orphans::find(&self.node, &known()).await;
         let (node, stop) = (self.node.clone(), self.stop.clone());
         tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = orphans::remove(&node, orphans) => {}
-            }
+            let care = async {
+                orphans::remove(&node, orphans).await;
+                orphans::keep_away(&node, &known).await;
+            };
+            stop.run_until_cancelled(care).await;
         });
         let mut changes = self.pods.subscribe();
         while let Some(change) = changes.recv().await {
@@ -158,7 +178,50 @@ impl Kubelet {
         }
     }
 
+    /// Runs the pods of this node's manifests, whether or not there is an API.
+    async fn run_static_pods(&self, tasks: &TaskTracker) {
+        let Some(directory) = self.node.config.static_pod_dir.clone() else { return };
+        let workers = self.workers.clone();
+        let ended = move |hash: &str| !workers.lock().contains_key(hash);
+        let mirrors =
+            static_pods::mirror::keep(self.node.clone(), self.own_node.clone(), self.statics.subscribe(), ended);
+        let mut changes = self.statics.subscribe();
+        let run = async {
+            loop {
+                let wanted = changes.borrow_and_update().clone();
+                self.take_static(&wanted, tasks);
+                tokio::select! {
+                    changed = changes.changed() => if changed.is_err() { return },
+                    () = self.ended.notified() => {}
+                }
+            }
+        };
+        let follow = static_pods::follow(directory, self.node.config.node_name.clone(), self.statics.clone());
+        tokio::join!(follow, run, mirrors);
+    }
+
+    /// Lets go of static pods that are not wanted any more, and starts those whose names are free.
+    fn take_static(&self, wanted: &StaticPods, tasks: &TaskTracker) {
+        let mut taken = HashSet::new();
+        for worker in self.workers.lock().values() {
+            let pod = worker.wanted.borrow().pod().clone();
+            let key = (pod.namespace.clone(), pod.name.clone());
+            if pod.source == PodSource::Static {
+                if wanted.get(&key).is_none_or(|wanted| wanted.uid != pod.uid) {
+                    worker.wanted.send_replace(Wanted::Gone(pod));
+                }
+                taken.insert(key);
+            }
+        }
+        for (_, pod) in wanted.iter().filter(|(key, _)| !taken.contains(*key)) {
+            self.spawn_worker(pod.clone(), tasks);
+        }
+    }
+
     fn take(&self, object: Arc<Pod>, tasks: &TaskTracker) {
+        if let Some(hash) = mirrored(&object) {
+            return self.wake(hash);
+        }
         let pod = Arc::new(DesiredPod::new(object, PodSource::Api));
         let workers = self.workers.lock();
         if let Some(worker) = workers.get(&pod.uid) {
@@ -174,11 +237,20 @@ impl Kubelet {
         let uid = pod.uid.clone();
         let (worker, handle) = PodWorker::new(self.node.clone(), pod, verdict);
         self.workers.lock().insert(uid.clone(), handle);
-        let (workers, stop) = (self.workers.clone(), self.stop.clone());
+        let (node, workers) = (self.node.clone(), self.workers.clone());
+        let (ended, stop) = (self.ended.clone(), self.stop.clone());
         tasks.spawn(async move {
             worker.run(stop).await;
+            node.allocations.lock().remove(&uid);
             workers.lock().remove(&uid);
+            ended.notify_one();
         });
+    }
+
+    fn wake(&self, uid: &str) {
+        if let Some(worker) = self.workers.lock().get(uid) {
+            worker.wake.notify_one();
+        }
     }
 
     /// A pod that this node did not take on yet must fit.
@@ -191,7 +263,8 @@ impl Kubelet {
             let workers = self.workers.lock();
             workers.values().filter_map(wanted_pod).collect()
         };
-        let verdict = admission::refuse(pod, held.iter(), &self.node.allocatable, &self.node_labels())?;
+        let verdict = eviction::refuse(pod, &self.node.pressures)
+            .or_else(|| admission::refuse(pod, held.iter(), &self.node.allocatable, &self.node_labels()))?;
         let (reason, message) = (verdict.reason.as_str(), verdict.message.clone());
         self.node.recorder.event(&pod.reference(), knarr_client::events::EventType::Warning, reason, message);
         Some(verdict)
@@ -206,11 +279,40 @@ impl Kubelet {
     }
 
     fn let_go(&self, object: Arc<Pod>) {
+        if let Some(hash) = mirrored(&object) {
+            return self.wake(hash);
+        }
         let pod = Arc::new(DesiredPod::new(object, PodSource::Api));
         if let Some(worker) = self.workers.lock().get(&pod.uid) {
             worker.wanted.send_replace(Wanted::Gone(pod));
         }
     }
+}
+
+/// The uids of all pods that the API or a manifest wants on this node, and of those that still have a worker.
+fn known_pods(pods: &Informer<Pod>, statics: &StaticPods, workers: &Workers) -> HashSet<String> {
+    let of_api = pods.list().into_iter().filter_map(|pod| pod.metadata.uid.clone());
+    let of_manifests = statics.values().map(|pod| pod.uid.clone());
+    of_api.chain(of_manifests).chain(workers.lock().keys().cloned()).collect()
+}
+
+/// A pod that runs here, as eviction sees it.
+fn candidate(worker: &WorkerHandle) -> Option<Candidate> {
+    let status = worker.status.lock();
+    let phase = status.as_ref().and_then(|status| status.phase.as_deref());
+    if !matches!(phase, Some("Pending" | "Running")) {
+        return None;
+    }
+    let pod = match &*worker.wanted.borrow() {
+        Wanted::Pod(pod) if !pod.is_deleted() => pod.clone(),
+        _ => return None,
+    };
+    let (evicted, wake) = (worker.evicted.clone(), worker.wake.clone());
+    let evict = Box::new(move |verdict| {
+        *evicted.lock() = Some(verdict);
+        wake.notify_one();
+    });
+    Some(Candidate { pod, evict })
 }
 
 fn wanted_pod(worker: &WorkerHandle) -> Option<DesiredPod> {
@@ -241,12 +343,13 @@ async fn every<F>(
 struct View {
     node: Arc<NodeContext>,
     pods: Informer<Pod>,
+    statics: watch::Receiver<StaticPods>,
     workers: Arc<Workers>,
 }
 
 impl View {
     fn with_newest_status(&self, pod: Arc<Pod>) -> Arc<Pod> {
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let uid = runtime_uid(&pod).unwrap_or_default();
         let status = self.workers.lock().get(uid).and_then(|worker| worker.status.lock().clone());
         match status {
             Some(status) => Arc::new(Pod { status: Some(status), ..(*pod).clone() }),
@@ -255,7 +358,11 @@ impl View {
     }
 
     fn uid_of(&self, namespace: &str, name: &str) -> Option<String> {
-        self.pods.get(namespace, name)?.metadata.uid.clone()
+        runtime_uid(&*self.pods.get(namespace, name).or_else(|| self.static_pod(namespace, name))?).map(str::to_owned)
+    }
+
+    fn static_pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        self.statics.borrow().get(&(namespace.to_owned(), name.to_owned())).map(|pod| pod.object.clone())
     }
 }
 
@@ -266,11 +373,15 @@ impl NodeView for View {
     }
 
     fn pods(&self) -> Vec<Arc<Pod>> {
-        self.pods.list().into_iter().map(|pod| self.with_newest_status(pod)).collect()
+        // A static pod is shown as its manifest says, not as its mirror.
+        let statics: Vec<_> = self.statics.borrow().values().map(|pod| pod.object.clone()).collect();
+        let of_api = self.pods.list().into_iter().filter(|pod| mirrored(pod).is_none());
+        of_api.chain(statics).map(|pod| self.with_newest_status(pod)).collect()
     }
 
     fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        self.pods.get(namespace, name).map(|pod| self.with_newest_status(pod))
+        let found = self.pods.get(namespace, name).or_else(|| self.static_pod(namespace, name));
+        found.map(|pod| self.with_newest_status(pod))
     }
 
     async fn containers(&self, namespace: &str, pod: &str, container: &str) -> knarr_cri::Result<Vec<ContainerView>> {
@@ -312,7 +423,7 @@ impl NodeView for View {
 
     fn configuration(&self) -> serde_json::Value {
         let config = &self.node.config;
-        serde_json::json!({"kubeletconfig": {
+        serde_json::json!({
             "kind": "KubeletConfiguration",
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "port": config.port,
@@ -328,7 +439,7 @@ impl NodeView for View {
             "imageGCLowThresholdPercent": config.image_gc_low,
             "nodeStatusUpdateFrequency": format!("{}s", config.node_status_frequency.as_secs()),
             "resolvConf": config.resolv_conf,
-        }})
+        })
     }
 }
 

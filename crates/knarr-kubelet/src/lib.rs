@@ -7,6 +7,8 @@
 //! * [`pod`]: a pod as it is wanted; [`runtime`]: what the runtime has of it and is asked to make; [`worker`]: from the one to the other.
 //! * [`environment`], [`volumes`], [`network`], [`cgroups`]: what a container finds around it.
 //! * [`probes`], [`hooks`], [`logs`]: what is done with a container while it runs.
+//! * [`eviction`]: what is done when the node runs out of something.
+//! * [`static_pods`]: pods of this node's own manifests, and their mirrors in the API.
 //! * [`node`]: the node's own object; [`admission`] and [`orphans`]: what it takes on and what it cleans up.
 //! * [`view`]: what the kubelet's HTTPS API may see of all this.
 //! * [`server`]: the kubelet's HTTPS API.
@@ -19,6 +21,7 @@ pub mod cgroups;
 pub mod config;
 pub mod context;
 pub mod environment;
+pub mod eviction;
 pub mod hooks;
 mod kubelet;
 pub mod logs;
@@ -29,6 +32,7 @@ pub mod pod;
 pub mod probes;
 pub mod runtime;
 pub mod server;
+pub mod static_pods;
 pub mod view;
 pub mod volumes;
 pub mod worker;

@@ -15,12 +15,17 @@ use crate::volumes;
 /// What an orphan gets between being asked and being killed: its pod's grace is no longer known.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// How often orphans are looked for: only a call to the runtime that was given up, and had its effect after all, makes one.
+const PERIOD: Duration = Duration::from_secs(60);
+
 /// What pods that are gone left on this node.
 #[derive(Default)]
 pub struct Orphans {
     containers: Vec<v1::Container>,
     sandboxes: Vec<v1::PodSandbox>,
     directories: Vec<PathBuf>,
+    /// Uids of pods that left a control group.
+    groups: Vec<String>,
 }
 
 /// Looks for everything of pods that the API does not know (any more): they were deleted while no kubelet looked.
@@ -41,6 +46,39 @@ pub async fn find(node: &NodeContext, known: &HashSet<String>) -> Orphans {
             .filter(|entry| !known.contains(&*entry.file_name().to_string_lossy()))
             .map(|entry| entry.path())
             .collect(),
+        groups: node.cgroups.pods().into_iter().filter(|uid| !known.contains(uid)).collect(),
+    }
+}
+
+/// Looks for orphans again and again. One is removed when it was one at two looks: what is seen once may belong to a pod that came
+/// between the answers of the runtime and of the API.
+pub async fn keep_away(node: &NodeContext, known: &(dyn Fn() -> HashSet<String> + Send + Sync)) {
+    let mut seen = HashSet::new();
+    let mut ticks = tokio::time::interval(PERIOD);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let mut found = find(node, &known()).await;
+        let now = found.names();
+        found.keep_only(&seen);
+        remove(node, found).await;
+        seen = now;
+    }
+}
+
+impl Orphans {
+    fn names(&self) -> HashSet<String> {
+        let containers = self.containers.iter().map(|container| container.id.clone());
+        let sandboxes = self.sandboxes.iter().map(|sandbox| sandbox.id.clone());
+        let directories = self.directories.iter().map(|directory| directory.display().to_string());
+        containers.chain(sandboxes).chain(directories).chain(self.groups.iter().cloned()).collect()
+    }
+
+    fn keep_only(&mut self, names: &HashSet<String>) {
+        self.containers.retain(|container| names.contains(&container.id));
+        self.sandboxes.retain(|sandbox| names.contains(&sandbox.id));
+        self.directories.retain(|directory| names.contains(&directory.display().to_string()));
+        self.groups.retain(|uid| names.contains(uid));
     }
 }
 
@@ -58,6 +96,11 @@ pub async fn remove(node: &NodeContext, orphans: Orphans) {
         let shown = directory.display().to_string();
         if let Err(error) = volumes::tear_down(directory).await {
             tracing::warn!(%error, directory = shown, "an orphaned pod's directory cannot be removed");
+        }
+    }
+    for uid in orphans.groups {
+        if let Err(error) = node.cgroups.remove_orphan(&uid) {
+            tracing::warn!(%error, uid, "an orphaned pod's control group cannot be removed");
         }
     }
 }
@@ -93,6 +136,15 @@ pub async fn collect_images(node: &NodeContext) {
     if percent_used() < i64::from(config.image_gc_high) {
         return;
     }
+    remove_images(node, || percent_used() < i64::from(config.image_gc_low)).await;
+}
+
+/// Removes every image that no container uses: the node runs out of disk.
+pub async fn remove_unused_images(node: &NodeContext) {
+    remove_images(node, || false).await;
+}
+
+async fn remove_images(node: &NodeContext, enough: impl Fn() -> bool) {
     let lists = futures::try_join!(node.runtime.list_images(), node.runtime.list_containers(None));
     let Ok((images, containers)) = lists else { return };
     let used: HashSet<&str> =
@@ -102,9 +154,9 @@ pub async fn collect_images(node: &NodeContext) {
     };
     // Sandboxes are not containers, so nothing here shows that their image is used.
     let is_pinned =
-        |image: &v1::Image| image.pinned || image.repo_tags.iter().any(|t| config.pinned_images.contains(t));
+        |image: &v1::Image| image.pinned || image.repo_tags.iter().any(|t| node.config.pinned_images.contains(t));
     for image in images.iter().filter(|image| !is_pinned(image) && !is_used(image)) {
-        if percent_used() < i64::from(config.image_gc_low) {
+        if enough() {
             return;
         }
         if let Err(error) = node.runtime.remove_image(&image.id).await {
@@ -113,7 +165,8 @@ pub async fn collect_images(node: &NodeContext) {
     }
 }
 
-async fn image_file_system(node: &NodeContext) -> Option<String> {
+/// Where the runtime keeps images.
+pub async fn image_file_system(node: &NodeContext) -> Option<String> {
     let info = node.runtime.image_fs_info().await.ok()?;
     info.image_filesystems.into_iter().find_map(|usage| usage.fs_id).map(|id| id.mountpoint)
 }

@@ -2,11 +2,13 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use knarr_cri::RemoteRuntime;
+use knarr_cri::{RemoteRuntime, RuntimeService as _, v1};
+use knarr_kubelet::eviction::thresholds::{self, Threshold};
 use knarr_kubelet::{Kubelet, KubeletConfig};
 use serde_json::{Value, json};
 use support::api::FakeApi;
@@ -26,7 +28,11 @@ impl Drop for ControlGroups {
         let hierarchies = std::fs::read_dir(mount).into_iter().flatten().flatten().map(|entry| entry.path());
         for hierarchy in hierarchies.chain([mount.to_owned()]) {
             for class in ["burstable", "besteffort", ""] {
-                let _ = std::fs::remove_dir(hierarchy.join(CONTROL_GROUP).join(class));
+                let class = hierarchy.join(CONTROL_GROUP).join(class);
+                for pod in std::fs::read_dir(&class).into_iter().flatten().flatten() {
+                    let _ = std::fs::remove_dir(pod.path());
+                }
+                let _ = std::fs::remove_dir(class);
             }
         }
     }
@@ -39,12 +45,25 @@ struct RunningKubelet {
 
 impl RunningKubelet {
     fn start(api: &FakeApi, containerd: &Containerd, directory: &Path) -> RunningKubelet {
+        // The machine that runs the tests may have as little left as it likes.
+        RunningKubelet::start_with(api, containerd, directory, Vec::new())
+    }
+
+    fn start_with(
+        api: &FakeApi,
+        containerd: &Containerd,
+        directory: &Path,
+        eviction_hard: Vec<Threshold>,
+    ) -> RunningKubelet {
         let mut config = KubeletConfig::new(NODE, directory.join("kubelet"));
         config.pod_logs_dir = directory.join("logs");
         config.node_ips = vec!["10.213.7.1".parse().expect("an address")];
         config.cgroup_root = format!("/{CONTROL_GROUP}");
         config.cluster_dns = vec!["10.96.0.10".parse().expect("an address")];
         config.relist_period = Duration::from_millis(200);
+        config.eviction_hard = eviction_hard;
+        config.eviction_period = Duration::from_millis(500);
+        config.static_pod_dir = Some(directory.join("manifests"));
         // However full the disk of the machine that runs the tests is, their images cannot be pulled again.
         config.image_gc_high = 100;
         let runtime = RemoteRuntime::new(&containerd.endpoint()).expect("an endpoint");
@@ -96,7 +115,6 @@ fn container(pod: &Value) -> &Value {
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// One test for one containerd: its parts run side by side.
-#[ignore = "a force-deleted pod does not always go: not yet understood"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_live_and_die_in_real_containers() {
     let _ = tracing_subscriber::fmt()
@@ -128,6 +146,10 @@ async fn pods_live_and_die_in_real_containers() {
         probes_decide_readiness_and_life(&api),
         a_missing_image_is_told(&api),
         volumes_follow_their_sources(&api, directory.path()),
+        a_pod_that_fills_its_volume_is_evicted(&api),
+        a_manifest_is_a_pod(&api, directory.path()),
+        a_pod_deleted_by_force_ends(&api, &containerd),
+        a_pod_that_comes_deleted_never_starts(&api, &containerd),
     );
     a_restarted_kubelet_restarts_nothing(&api, &containerd, directory.path(), kubelet).await;
 }
@@ -279,6 +301,79 @@ async fn volumes_follow_their_sources(api: &FakeApi, directory: &Path) {
     assert!(!directory.join("kubelet/pods").join(&uid).exists());
 }
 
+async fn a_pod_that_fills_its_volume_is_evicted(api: &FakeApi) {
+    let script = "busybox dd if=/dev/zero of=/v/big bs=1M count=4; exec sleep 1000";
+    let container = with(shell("c", script), json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]}));
+    let volumes = json!([{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]);
+    let path = api.create(PODS, pod("greedy", json!({"containers": [container], "volumes": volumes})));
+    let evicted = api.until(&path, "evicted", |pod| phase(pod) == "Failed").await;
+    assert_eq!(evicted["status"]["reason"], "Evicted");
+    assert_eq!(evicted["status"]["message"], "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ");
+    assert_eq!(condition(&evicted, "DisruptionTarget"), Some("True"));
+    api.delete(&path, 1);
+    api.until_gone(&path).await;
+}
+
+/// A static pod runs, its mirror shows it, deleting the mirror changes nothing, and it goes with its manifest.
+async fn a_manifest_is_a_pod(api: &FakeApi, directory: &Path) {
+    let manifests = directory.join("manifests");
+    std::fs::create_dir_all(&manifests).expect("a directory");
+    let manifest = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "static"}, "spec": {
+        "terminationGracePeriodSeconds": 1, "containers": [shell("c", "exec sleep 1000")]}});
+    let file = manifests.join("static.yaml");
+    std::fs::write(&file, manifest.to_string()).expect("written");
+    let path = format!("{PODS}/static-{NODE}");
+    let mirror = api.until(&path, "ready", is_ready).await;
+    let id = |mirror: &Value| container(mirror)["containerID"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(mirror["metadata"]["annotations"]["kubernetes.io/config.source"], "file");
+    api.delete(&path, 30);
+    let again = |pod: &Value| pod["metadata"]["uid"] != mirror["metadata"]["uid"] && is_ready(pod);
+    let again = api.until(&path, "made again", again).await;
+    assert_eq!(id(&again), id(&mirror));
+    std::fs::remove_file(&file).expect("removed");
+    api.until_gone(&path).await;
+}
+
+/// How many containers and sandboxes of a pod the runtime has.
+async fn remains(containerd: &Containerd, uid: &str) -> usize {
+    let runtime = RemoteRuntime::new(&containerd.endpoint()).expect("an endpoint");
+    let label_selector = HashMap::from([("io.kubernetes.pod.uid".to_owned(), uid.to_owned())]);
+    let sandboxes = v1::PodSandboxFilter { label_selector: label_selector.clone(), ..Default::default() };
+    let containers = v1::ContainerFilter { label_selector, ..Default::default() };
+    let sandboxes = runtime.list_pod_sandboxes(Some(sandboxes)).await.expect("sandboxes");
+    sandboxes.len() + runtime.list_containers(Some(containers)).await.expect("containers").len()
+}
+
+/// Its object is gone at once; what runs of it follows, without its grace.
+async fn a_pod_deleted_by_force_ends(api: &FakeApi, containerd: &Containerd) {
+    let stubborn = shell("c", "trap '' TERM; while :; do sleep 1; done");
+    let path =
+        api.create(PODS, pod("forced", json!({"containers": [stubborn], "terminationGracePeriodSeconds": 1000})));
+    let ready = api.until(&path, "ready", is_ready).await;
+    let uid = ready["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    assert_eq!(remains(containerd, &uid).await, 2);
+    api.delete(&path, 0);
+    api.remove(&path);
+    let gone = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(100));
+        while remains(containerd, &uid).await > 0 {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("nothing of it is left");
+    assert!(api.get(&path).is_none(), "a pod that is gone stays gone");
+}
+
+async fn a_pod_that_comes_deleted_never_starts(api: &FakeApi, containerd: &Containerd) {
+    let mut late = pod("late", json!({"containers": [shell("c", "exec sleep 1000")]}));
+    late["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    late["metadata"]["deletionGracePeriodSeconds"] = 30.into();
+    let path = api.create(PODS, late);
+    let uid = api.get(&path).expect("just made")["metadata"]["uid"].as_str().expect("a uid").to_owned();
+    api.until_gone(&path).await;
+    assert_eq!(remains(containerd, &uid).await, 0);
+}
+
 async fn a_restarted_kubelet_restarts_nothing(
     api: &FakeApi,
     containerd: &Containerd,
@@ -304,6 +399,18 @@ async fn a_restarted_kubelet_restarts_nothing(
     assert_eq!(container_of(&before), container_of(&after));
     assert_eq!(container(&after)["restartCount"], 0);
     assert!(is_ready(&after));
+    kubelet.stop().await;
+    let no_room = thresholds::parse("nodefs.available<100%").expect("a threshold");
+    let kubelet = RunningKubelet::start_with(api, containerd, directory, no_room);
+    let evicted = api.until(&meanwhile, "evicted", |pod| phase(pod) == "Failed").await;
+    assert_eq!(evicted["status"]["reason"], "Evicted");
+    let message = evicted["status"]["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("The node was low on resource: ephemeral-storage. Threshold quantity: "), "{message}");
+    let node_path = format!("/api/v1/nodes/{NODE}");
+    api.until(&node_path, "under pressure", |node| condition(node, "DiskPressure") == Some("True")).await;
+    let unwelcome = api.create(PODS, pod("unwelcome", json!({"containers": [shell("c", "exec sleep 1000")]})));
+    let refused = api.until(&unwelcome, "refused", |pod| phase(pod) == "Failed").await;
+    assert_eq!(refused["status"]["message"], "The node had condition: [DiskPressure]. ");
     for path in
         api.list("/pods/").iter().map(|pod| format!("{PODS}/{}", pod["metadata"]["name"].as_str().unwrap_or_default()))
     {

@@ -6,7 +6,9 @@ use crate::{NetworkConfig, cni, command};
 /// Removes rules, bridge and configuration. What is already gone is no error; what cannot be removed is reported.
 pub async fn purge(config: &NetworkConfig) -> Vec<String> {
     let mut left = Vec::new();
-    for family in ["ip", "ip6"] {
+    // Where nftables does not work, nothing was made with it.
+    let works = command::run("nft", &["list", "tables"], "").await.is_ok();
+    for family in ["ip", "ip6"].into_iter().filter(|_| works) {
         // Naming the table before deleting it makes its absence no error.
         let script = format!("add table {family} knarr\ndelete table {family} knarr\n");
         note(&mut left, command::run("nft", &["-f", "-"], &script).await.map(drop));

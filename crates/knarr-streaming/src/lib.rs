@@ -5,6 +5,7 @@
 //! * [`websocket`]: the WebSocket forms of the same (a channel number before each message).
 //! * [`translate`]: a WebSocket client served by a SPDY server, as the API server does for exec and attach.
 //! * [`tunnel`]: port-forward's SPDY inside WebSocket, unwrapped.
+//! * [`reader`]: a body as the messages of a WebSocket: logs.
 //! * [`upgrade`]: an upgraded connection passed on unchanged to another server.
 //!
 //! The way through: a request with `Connection: Upgrade` comes in over HTTP/1.1; [`upgrade::proxy`] asks the same of the next server
@@ -13,6 +14,7 @@
 //! Invariants: nothing here knows Kubernetes objects; a peer's bytes never make it panic nor grow memory without bound (a stream that
 //! is not read holds back its connection, as it does upstream); half-closing one direction of a stream leaves the other open.
 
+pub mod reader;
 pub mod remote_command;
 pub mod spdy;
 pub mod translate;

@@ -71,6 +71,10 @@ pub async fn start(
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), settings.kubelet_port);
     let listener = crate::up::listen(address, "--kubelet-port").await?;
     let tls = knarr_pki::server_config(&pki.kubelet_serving, pki.authority.certificate_pem())?;
+    if let Err(error) = fs::create_dir_all(&settings.pod_manifest_path) {
+        let directory = settings.pod_manifest_path.display();
+        tracing::warn!(%error, %directory, "the directory of static pods' manifests cannot be made");
+    }
     let client = server.client(&format!("system:node:{}", settings.node_name), &["system:nodes"]);
     let kubelet = Kubelet::new(kubelet_config(settings, layout), client.clone(), Arc::new(runtime));
     let api = knarr_kubelet::server::Server::new(kubelet.view(), Arc::new(DelegatedAccess::new(client)));
@@ -97,6 +101,8 @@ fn kubelet_config(settings: &Settings, layout: &Layout) -> KubeletConfig {
         cluster_dns: vec![IpAddr::V4(settings.service_address(10))],
         cluster_domain: settings.cluster_domain.clone(),
         port: settings.kubelet_port,
+        eviction_hard: settings.eviction_hard.clone(),
+        static_pod_dir: Some(settings.pod_manifest_path.clone()),
         pinned_images: vec![knarr_image::PAUSE_IMAGE.to_string()],
         // Images come from archives here as often as from a registry, and those could not be pulled again: only a full disk
         // is worth losing them.

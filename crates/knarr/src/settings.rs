@@ -17,6 +17,8 @@ pub use access::{AccessSaid, duration, read_file};
 
 pub use serving::Serving;
 
+use knarr_kubelet::eviction::thresholds::{self, Threshold};
+
 use crate::store::{self, StoreChoice};
 
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/knarr";
@@ -55,6 +57,12 @@ pub struct Said {
     /// Port of the kubelet's own HTTPS API [default: 10250]
     #[arg(long, env = "KNARR_KUBELET_PORT", value_name = "PORT")]
     pub kubelet_port: Option<u16>,
+    /// Manifests of static pods: pods that this node runs whatever the API says [default: DATA_DIR/manifests]
+    #[arg(long, env = "KNARR_POD_MANIFEST_PATH", value_name = "DIR")]
+    pub pod_manifest_path: Option<PathBuf>,
+    /// Pods are evicted while less than this is left of the node [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%]
+    #[arg(long, env = "KNARR_EVICTION_HARD", value_name = "THRESHOLDS")]
+    pub eviction_hard: Option<String>,
     /// Control plane alone: runs no pods, needs no root
     #[arg(long, env = "KNARR_NO_NODE", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub no_node: Option<bool>,
@@ -170,6 +178,8 @@ impl Said {
             cluster_domain: self.cluster_domain.or(file.cluster_domain),
             runtime_endpoint: self.runtime_endpoint.or(file.runtime_endpoint),
             kubelet_port: self.kubelet_port.or(file.kubelet_port),
+            pod_manifest_path: self.pod_manifest_path.or(file.pod_manifest_path),
+            eviction_hard: self.eviction_hard.or(file.eviction_hard),
             no_node: self.no_node.or(file.no_node),
             controllers: self.controllers.or(file.controllers),
             enable_priority_and_fairness: self.enable_priority_and_fairness.or(file.enable_priority_and_fairness),
@@ -224,6 +234,8 @@ pub struct Settings {
     /// `None`: a private containerd.
     pub runtime_endpoint: Option<PathBuf>,
     pub kubelet_port: u16,
+    pub pod_manifest_path: PathBuf,
+    pub eviction_hard: Vec<Threshold>,
     pub node: bool,
     pub controllers: knarr_controllers::Enabled,
     pub serving: Serving,
@@ -251,6 +263,11 @@ impl Settings {
             cluster_domain: said.cluster_domain.unwrap_or_else(|| "cluster.local".into()),
             runtime_endpoint: said.runtime_endpoint.as_deref().map(socket_path),
             kubelet_port: said.kubelet_port.unwrap_or(10250),
+            eviction_hard: match said.eviction_hard.as_deref() {
+                Some(text) => thresholds::parse(text).map_err(|error| anyhow::anyhow!("--eviction-hard: {error}"))?,
+                None => thresholds::usual(),
+            },
+            pod_manifest_path: said.pod_manifest_path.map_or_else(|| Ok(data_dir.join("manifests")), absolute)?,
             node: !said.no_node.unwrap_or(false),
             controllers: said.controllers.as_deref().unwrap_or("*").parse().context("--controllers")?,
             access: said.access,

@@ -79,7 +79,8 @@ impl Connector {
         match (&*resource.resource, subresource.as_str()) {
             ("pods", "log") => {
                 let location = self.locator.log(&namespace, &name, &query).await?;
-                forward::logs(&self.dialer, location, &name).await
+                let logs = forward::logs(&self.dialer, location, &name).await?;
+                stream::logs(self, parts, logs)
             }
             ("pods", "exec" | "attach") => {
                 let command = self.locator.command(&namespace, &name, &subresource, &query).await?;

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use knarr_api::StatusError;
 use knarr_streaming::remote_command::Protocol;
 use knarr_streaming::upgrade::{self, Answer, STREAM_PROTOCOL_VERSION, Session};
-use knarr_streaming::{spdy, translate, tunnel};
+use knarr_streaming::{reader, spdy, translate, tunnel};
 
 use super::headers::onward;
 use super::target::{Command, Location};
@@ -37,6 +37,20 @@ pub(super) async fn command(
         upgrade_to_spdy(connection, request?).await
     };
     let session = translate::serve(client, &parts.headers, command.options, connect)
+        .map_err(|error| StatusError::bad_request(error.to_string()))?;
+    Ok(begin(connector, session))
+}
+
+/// Logs as they are, or as the messages of a WebSocket where the client asks for one.
+pub(super) fn logs(
+    connector: &Connector,
+    mut parts: Parts,
+    logs: Response<Body>,
+) -> Result<Response<Body>, StatusError> {
+    if !upgrade::is_websocket(&parts.headers) {
+        return Ok(logs);
+    }
+    let session = reader::serve(client_of(&mut parts)?, &parts.headers, logs.into_body())
         .map_err(|error| StatusError::bad_request(error.to_string()))?;
     Ok(begin(connector, session))
 }

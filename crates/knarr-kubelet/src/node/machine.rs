@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use nix::sys::statvfs::statvfs;
 
 use crate::config::{KUBELET_VERSION, KubeletConfig};
+use crate::eviction::Signal;
 
 /// Amounts of resources, in thousandths.
 pub type Amounts = BTreeMap<String, i64>;
@@ -20,14 +21,31 @@ pub fn capacity(config: &KubeletConfig) -> Amounts {
         ("cpu".to_owned(), cpus * 1000),
         ("memory".to_owned(), memory_info("MemTotal") * 1000),
         ("ephemeral-storage".to_owned(), disk(&config.root_dir).map_or(0, |disk| disk.total * 1000)),
+        ("hugepages-1Gi".to_owned(), 0),
+        ("hugepages-2Mi".to_owned(), 0),
         ("pods".to_owned(), i64::from(config.max_pods) * 1000),
     ])
+}
+
+/// What pods may use of it: what must be left lest pods are evicted is not theirs.
+pub fn allocatable(config: &KubeletConfig) -> Amounts {
+    let mut amounts = capacity(config);
+    for (name, signal) in [("memory", Signal::Memory), ("ephemeral-storage", Signal::NodeDisk)] {
+        let threshold = config.eviction_hard.iter().find(|threshold| threshold.signal == signal);
+        if let (Some(threshold), Some(amount)) = (threshold, amounts.get_mut(name)) {
+            *amount = (*amount - threshold.amount(*amount / 1000) * 1000).max(0);
+        }
+    }
+    amounts
 }
 
 /// Amounts as the API writes them: memory and storage in kibibytes, as upstream does.
 pub fn quantities(amounts: &Amounts) -> BTreeMap<String, Quantity> {
     let quantity = |name: &str, millis: i64| match name {
-        "memory" | "ephemeral-storage" => format!("{}Ki", millis / 1000 / 1024),
+        "memory" => format!("{}Ki", millis / 1000 / 1024),
+        // Upstream's capacity is in kibibytes, and what it leaves of it to pods in bytes.
+        "ephemeral-storage" if millis / 1000 % 1024 == 0 => format!("{}Ki", millis / 1000 / 1024),
+        "ephemeral-storage" => (millis / 1000).to_string(),
         _ if millis % 1000 == 0 => (millis / 1000).to_string(),
         _ => format!("{millis}m"),
     };
@@ -47,6 +65,8 @@ pub fn memory_info(name: &str) -> i64 {
 pub struct Disk {
     pub total: i64,
     pub available: i64,
+    pub inodes: i64,
+    pub free_inodes: i64,
 }
 
 /// The room of the file system that `path` is on, or will be.
@@ -54,7 +74,13 @@ pub fn disk(path: &Path) -> Option<Disk> {
     let existing = path.ancestors().find(|ancestor| ancestor.exists())?;
     let stat = statvfs(existing).ok()?;
     let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(stat.fragment_size())).unwrap_or(i64::MAX / 1000);
-    Some(Disk { total: bytes(stat.blocks()), available: bytes(stat.blocks_available()) })
+    let count = |files: u64| i64::try_from(files).unwrap_or(i64::MAX);
+    Some(Disk {
+        total: bytes(stat.blocks()),
+        available: bytes(stat.blocks_available()),
+        inodes: count(stat.files()),
+        free_inodes: count(stat.files_available()),
+    })
 }
 
 /// How many more processes the kernel lets run.

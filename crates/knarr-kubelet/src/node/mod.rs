@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use knarr_client::events::EventType;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -28,6 +29,7 @@ const IMPATIENCE: Duration = Duration::from_millis(250);
 
 /// Makes the node's object, or brings its labels up to date; tries until the API lets it.
 pub async fn register(node: &NodeContext, shutdown: &CancellationToken) {
+    node.recorder.event(&reference(node), EventType::Normal, "Starting", "Starting kubelet.");
     let mut wait = Duration::from_millis(100);
     while !shutdown.is_cancelled() {
         match try_register(node).await {
@@ -40,6 +42,29 @@ pub async fn register(node: &NodeContext, shutdown: &CancellationToken) {
         }
         wait = (wait * 2).min(Duration::from_secs(7));
     }
+}
+
+/// Tells in events what became of the node's conditions. The events' object has the node's name for a uid, as upstream's do.
+fn tell_changes(node: &NodeContext, old: &[NodeCondition], new: &NodeStatus) {
+    const REASONS: [(&str, [&str; 2]); 4] = [
+        ("MemoryPressure", ["NodeHasInsufficientMemory", "NodeHasSufficientMemory"]),
+        ("DiskPressure", ["NodeHasDiskPressure", "NodeHasNoDiskPressure"]),
+        ("PIDPressure", ["NodeHasInsufficientPID", "NodeHasSufficientPID"]),
+        ("Ready", ["NodeReady", "NodeNotReady"]),
+    ];
+    for condition in new.conditions.iter().flatten() {
+        let same = old.iter().any(|old| old.type_ == condition.type_ && old.status == condition.status);
+        let known = REASONS.iter().find(|(kind, _)| *kind == condition.type_);
+        let Some((_, [holds, does_not])) = known.filter(|_| !same) else { continue };
+        let reason = if condition.status == "True" { holds } else { does_not };
+        let message = format!("Node {} status is now: {reason}", node.config.node_name);
+        node.recorder.event(&reference(node), EventType::Normal, reason, message);
+    }
+}
+
+fn reference(node: &NodeContext) -> ObjectReference {
+    let name = Some(node.config.node_name.clone());
+    ObjectReference { kind: Some("Node".to_owned()), name: name.clone(), uid: name, ..ObjectReference::default() }
 }
 
 async fn try_register(node: &NodeContext) -> Result<(), kube::Error> {
@@ -58,7 +83,9 @@ async fn try_register(node: &NodeContext) -> Result<(), kube::Error> {
         }),
         status: Some(status::of(node, &[]).await),
     };
-    nodes.create(&PostParams::default(), &object).await.map(drop)
+    let made = nodes.create(&PostParams::default(), &object).await?;
+    tell_changes(node, &[], &made.status.unwrap_or_default());
+    Ok(())
 }
 
 /// The labels the node registers with.
@@ -92,7 +119,10 @@ pub async fn keep_status(node: Arc<NodeContext>, shutdown: CancellationToken) {
         if due {
             let patch = json!({"status": status});
             match nodes.patch_status(&node.config.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await {
-                Ok(_) => told = Some((status, Instant::now())),
+                Ok(_) => {
+                    tell_changes(&node, &old, &status);
+                    told = Some((status, Instant::now()));
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the node's status cannot be told");
                     told = None;

@@ -9,11 +9,8 @@ use knarr_cri::v1;
 
 use super::machine;
 use crate::context::NodeContext;
+use crate::eviction::Pressure;
 
-/// The node is under pressure when less than this is left, as upstream's eviction thresholds say.
-const LEAST_MEMORY: i64 = 100 << 20;
-const LEAST_DISK_PERCENT: i64 = 10;
-const LEAST_PIDS_PERCENT: i64 = 1;
 /// Images listed in the node's status, the largest first.
 const MAX_IMAGES: usize = 50;
 
@@ -33,7 +30,7 @@ pub async fn of(node: &NodeContext, old: &[NodeCondition]) -> NodeStatus {
         .map(|version| format!("{}://{}", version.runtime_name, version.runtime_version.trim_start_matches('v')));
     let capacity = machine::quantities(&machine::capacity(&node.config));
     let now = Timestamp::now();
-    let findings = [memory_pressure(), disk_pressure(node), pid_pressure(), ready(runtime.as_ref())];
+    let findings = [memory_pressure(node), disk_pressure(node), pid_pressure(node), ready(runtime.as_ref())];
     NodeStatus {
         addresses: Some(addresses(node)),
         allocatable: Some(machine::quantities(&node.allocatable)),
@@ -86,8 +83,8 @@ fn pressure(kind: &'static str, holds: bool, [bad, good]: [(&'static str, &str);
     Finding { kind, holds, reason, message: message.to_owned() }
 }
 
-fn memory_pressure() -> Finding {
-    let holds = machine::memory_info("MemAvailable") < LEAST_MEMORY;
+fn memory_pressure(node: &NodeContext) -> Finding {
+    let holds = node.pressures.hold(Pressure::Memory);
     pressure(
         "MemoryPressure",
         holds,
@@ -99,8 +96,7 @@ fn memory_pressure() -> Finding {
 }
 
 fn disk_pressure(node: &NodeContext) -> Finding {
-    let disk = machine::disk(&node.config.root_dir);
-    let holds = disk.is_some_and(|disk| disk.available < disk.total / 100 * LEAST_DISK_PERCENT);
+    let holds = node.pressures.hold(Pressure::Disk);
     pressure(
         "DiskPressure",
         holds,
@@ -111,8 +107,8 @@ fn disk_pressure(node: &NodeContext) -> Finding {
     )
 }
 
-fn pid_pressure() -> Finding {
-    let holds = machine::free_pids().is_some_and(|(free, most)| free < most / 100 * LEAST_PIDS_PERCENT);
+fn pid_pressure(node: &NodeContext) -> Finding {
+    let holds = node.pressures.hold(Pressure::Pids);
     pressure(
         "PIDPressure",
         holds,

@@ -2,10 +2,11 @@
 
 pub mod resources;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerRestartRule, EphemeralContainer, ObjectReference, Pod, PodSpec, PodStatus,
+    Container, ContainerRestartRule, EphemeralContainer, ObjectReference, Pod, PodSpec, PodStatus, ResourceRequirements,
 };
 
 pub use resources::QosClass;
@@ -142,6 +143,25 @@ impl DesiredPod {
         self.object.spec.as_ref().unwrap_or(&self.empty_spec)
     }
 
+    /// The same pod with another status.
+    pub fn with_status(&self, status: Option<PodStatus>) -> DesiredPod {
+        let object = Pod { status, ..(*self.object).clone() };
+        DesiredPod { object: Arc::new(object), ..self.clone() }
+    }
+
+    /// The same pod with other resources of the containers named.
+    pub fn with_resources(&self, resources: &HashMap<String, ResourceRequirements>) -> DesiredPod {
+        let mut object = (*self.object).clone();
+        if let Some(spec) = &mut object.spec {
+            for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+                if let Some(resources) = resources.get(&container.name) {
+                    container.resources = Some(resources.clone());
+                }
+            }
+        }
+        DesiredPod::new(Arc::new(object), self.source)
+    }
+
     pub fn status(&self) -> Option<&PodStatus> {
         self.object.status.as_ref()
     }
@@ -171,8 +191,11 @@ impl DesiredPod {
         self.object.metadata.deletion_timestamp.is_some()
     }
 
-    /// The API holds a phase that no pod leaves.
+    /// The API holds a phase that no pod leaves. What it holds of a static pod is only a picture.
     pub fn is_terminal(&self) -> bool {
+        if self.source == PodSource::Static {
+            return false;
+        }
         let phase = self.status().and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Failed" | "Succeeded"))
     }

@@ -71,7 +71,8 @@ pub fn log_path(container: &str, attempt: u32) -> String {
     format!("{container}/{attempt}.log")
 }
 
-fn linux_resources(pod: &DesiredPod, container: &DesiredContainer, node_memory: i64) -> LinuxContainerResources {
+/// What the kernel is to hold a container to.
+pub fn linux_resources(pod: &DesiredPod, container: &DesiredContainer, node_memory: i64) -> LinuxContainerResources {
     let own = container.spec.resources.as_ref();
     let memory_request = resources::request_millis(own, "memory").unwrap_or(0) / 1000;
     let critical = pod.spec().priority.is_some_and(|priority| priority >= 2_000_000_000);

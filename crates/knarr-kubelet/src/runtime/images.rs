@@ -93,6 +93,10 @@ impl Images {
             Ok(present) => present,
             Err(error) => return self.inspect_failed(&wish, &error.to_string()),
         };
+        // The runtime shows an image a moment before its pull returns.
+        if self.is_being_pulled(&wish) {
+            return Answer::Pulling;
+        }
         match (wish.policy, present) {
             (PullPolicy::Never, None) => self.never_pulled(&wish),
             (PullPolicy::Never | PullPolicy::IfNotPresent, Some(image)) => {
@@ -112,6 +116,11 @@ impl Images {
     /// Forgets the pulls of a pod that is gone, and stops those under way.
     pub fn forget_pod(&self, uid: &str) {
         self.pulls.lock().retain(|(pod, _), _| pod != uid);
+    }
+
+    fn is_being_pulled(&self, wish: &Wish) -> bool {
+        let key = (wish.pod_uid.clone(), wish.image.clone());
+        matches!(self.pulls.lock().get(&key), Some(Pull::Running { .. }))
     }
 
     /// Whether this pod's pull of the image just ended well; it counts once.

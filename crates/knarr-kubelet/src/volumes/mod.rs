@@ -94,9 +94,14 @@ async fn set_up_one(
     let built = payload::build(volume, sources).await?.unwrap_or_default();
     let (at, in_memory) = (path.clone(), volume.config_map.is_none());
     blocking(move || {
+        let fresh = !at.exists();
         std::fs::create_dir_all(&at)?;
         if in_memory {
             memory::mount_at(&at, None);
+        }
+        if fresh {
+            std::fs::set_permissions(&at, std::fs::Permissions::from_mode(0o777))?;
+            group.map_or(Ok(()), |group| ownership::give_to_group(&at, group, true))?;
         }
         let to_group = |version: &Path| group.map_or(Ok(()), |group| ownership::give_to_group(version, group, true));
         atomic::write(&at, &built.payload, &to_group)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use knarr_client::events::EventType;
 use knarr_cri::v1::PodSandboxConfig;
 use tokio::time::Instant;
@@ -28,6 +29,8 @@ use crate::volumes::{self, Sources};
 
 /// How often volumes are brought up to date although nothing told: the pod's own fields may have changed.
 const VOLUME_PERIOD: Duration = Duration::from_secs(60);
+/// The least grace of a pod, as upstream's.
+const LEAST_GRACE: Duration = Duration::from_secs(1);
 
 impl PodWorker {
     /// Plans and starts what the plan says.
@@ -54,6 +57,7 @@ impl PodWorker {
                 self.start(pod, container).await;
             }
         }
+        self.bring_resources(pod);
     }
 
     fn plan(&self, pod: &DesiredPod) -> Plan {
@@ -79,7 +83,7 @@ impl PodWorker {
             return;
         }
         let (node, pod, ips) = (self.node.clone(), pod.clone(), self.pod_ips(pod));
-        self.start_job(Task::Volumes, async move {
+        self.start_job_of_running(Task::Volumes, async move {
             node.cgroups.prepare(&pod);
             let keyed = ApiKeyedSource { client: node.client.clone(), namespace: pod.namespace.clone() };
             let host_ips = node.host_ips();
@@ -143,7 +147,7 @@ impl PodWorker {
             self.event(EventType::Normal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
         }
         let (node, pod) = (self.node.clone(), pod.clone());
-        self.start_job(Task::Sandbox, async move {
+        self.start_job_of_running(Task::Sandbox, async move {
             let log_dir = node.config.pod_log_dir(&pod.namespace, &pod.name, &pod.uid);
             let made = std::fs::create_dir_all(&log_dir).map_err(|error| error.to_string());
             let config = made.and_then(|()| sandbox_config_of(&node, &pod, attempt));
@@ -151,7 +155,10 @@ impl PodWorker {
                 Ok(config) => config,
                 Err(error) => return Done::Sandbox(Err(error)),
             };
-            let handler = pod.spec().runtime_class_name.clone().unwrap_or_default();
+            let handler = match runtime_handler(&node, &pod).await {
+                Ok(handler) => handler,
+                Err(error) => return Done::Sandbox(Err(error)),
+            };
             let outcome = node.runtime.run_pod_sandbox(config, &handler).await;
             Done::Sandbox(outcome.map(drop).map_err(|error| error.to_string()))
         });
@@ -201,8 +208,12 @@ impl PodWorker {
         self.start_job(task, async move { Done::Stopped(stop.run().await) });
     }
 
+    /// Even what is deleted by force is asked before it is killed. What is evicted has no time: the node runs out.
     pub(super) fn grace(&self, pod: &DesiredPod) -> Duration {
-        Duration::from_secs(pod.grace_seconds().unsigned_abs())
+        if self.verdict.as_ref().is_some_and(|verdict| verdict.reason == crate::eviction::EVICTED) {
+            return LEAST_GRACE;
+        }
+        Duration::from_secs(pod.grace_seconds().unsigned_abs()).max(LEAST_GRACE)
     }
 
     async fn start(&mut self, pod: &Arc<DesiredPod>, container: DesiredContainer) {
@@ -242,6 +253,7 @@ impl PodWorker {
             .as_deref()
             .and_then(|target| self.observed.container(target))
             .map(|found| found.id.clone());
+        self.given_at_start(&container);
         let start = Start {
             node: self.node.clone(),
             pod: pod.clone(),
@@ -255,7 +267,9 @@ impl PodWorker {
             target,
             container,
         };
-        self.start_job(Task::Start(name.clone()), async move { Done::Started { name, outcome: start.run().await } });
+        self.start_job_of_running(Task::Start(name.clone()), async move {
+            Done::Started { name, outcome: start.run().await }
+        });
     }
 
     /// When the newest container of that name ended.
@@ -320,7 +334,7 @@ impl PodWorker {
             return;
         }
         let runtime = self.node.runtime.clone();
-        self.start_job(Task::Collection, async move {
+        self.start_job_of_running(Task::Collection, async move {
             for (id, log) in dead {
                 if let Err(error) = runtime.remove_container(&id).await {
                     tracing::debug!(%error, id, "a dead container cannot be removed");
@@ -333,9 +347,19 @@ impl PodWorker {
                     tracing::debug!(%error, id, "a dead sandbox cannot be removed");
                 }
             }
-            Done::Collected
+            Done::Collected(true)
         });
     }
+}
+
+/// The handler that the pod's runtime class names; the runtime's own where it has none.
+async fn runtime_handler(node: &NodeContext, pod: &DesiredPod) -> Result<String, String> {
+    let Some(class) = pod.spec().runtime_class_name.as_deref().filter(|class| !class.is_empty()) else {
+        return Ok(String::new());
+    };
+    let found = kube::Api::<RuntimeClass>::all(node.client.clone()).get_opt(class).await;
+    let found = found.map_err(|error| format!("failed to get RuntimeClass {class}: {error}"))?;
+    found.map(|class| class.handler).ok_or_else(|| format!("RuntimeClass \"{class}\" not found"))
 }
 
 /// The credentials that the pod's pull secrets hold for an image.

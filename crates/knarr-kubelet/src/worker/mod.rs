@@ -7,6 +7,7 @@ mod act;
 pub mod backoff;
 pub mod plan;
 mod push;
+pub mod resize;
 mod start;
 pub mod status;
 mod stop;
@@ -20,7 +21,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, PodStatus};
+use k8s_openapi::api::core::v1::{ObjectReference, PodStatus, ResourceRequirements};
 use knarr_client::events::EventType;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -31,16 +32,20 @@ use crate::context::NodeContext;
 use crate::pod::{ContainerKind, DesiredPod, PodSource};
 use crate::probes::{Probed, Probes};
 use crate::runtime::observed::{ContainerState, ObservedContainer, ObservedPod, Observer};
+use crate::static_pods;
 use crate::volumes::references::{self, ReferenceWatch};
 use crate::volumes::{PodVolumes, SetUpError};
 
 use backoff::RestartBackOff;
 use push::Pushed;
+use resize::Resizes;
 use status::{Readiness, StatusInput, Verdict, Waiting};
 
 /// The first and the longest wait before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// A pod that the API keeps although it was deleted, because of finalizers, is deleted again after this time.
+const DELETE_AGAIN: Duration = Duration::from_secs(10);
 
 /// What is wanted of a worker.
 #[derive(Clone)]
@@ -52,7 +57,8 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    fn pod(&self) -> &Arc<DesiredPod> {
+    /// The pod, wanted or not.
+    pub fn pod(&self) -> &Arc<DesiredPod> {
         match self {
             Wanted::Pod(pod) | Wanted::Gone(pod) => pod,
         }
@@ -65,6 +71,8 @@ pub struct WorkerHandle {
     pub wake: Arc<Notify>,
     /// The newest status the worker found.
     pub status: Arc<Mutex<Option<PodStatus>>>,
+    /// Why the pod is to end although nobody deleted it.
+    pub evicted: Arc<Mutex<Option<Verdict>>>,
 }
 
 /// How far a pod is in its life.
@@ -82,12 +90,26 @@ enum Done {
     Volumes(Result<PodVolumes, SetUpError>),
     Sandbox(Result<(), String>),
     SandboxStopped(knarr_cri::Result<()>),
-    Started { name: String, outcome: Result<(), Waiting> },
+    Started {
+        name: String,
+        outcome: Result<(), Waiting>,
+    },
     Stopped(knarr_cri::Result<()>),
-    Status { pushed: Box<PodStatus>, outcome: Result<Pushed, kube::Error> },
+    Status {
+        pushed: Box<PodStatus>,
+        outcome: Result<Pushed, kube::Error>,
+    },
     CleanedUp(std::io::Result<()>),
     Deleted(Result<Pushed, kube::Error>),
-    Collected,
+    Resized {
+        name: String,
+        resources: Box<ResourceRequirements>,
+        outcome: knarr_cri::Result<()>,
+    },
+    /// False if something is left that could not be removed yet.
+    Collected(bool),
+    /// The pod is to end, and the job served only its running.
+    GivenUp,
 }
 
 /// What a job is at work on; no two jobs are at the same.
@@ -97,6 +119,7 @@ enum Task {
     Sandbox,
     Start(String),
     Stop { id: String, grace: Duration },
+    Resize(String),
     Status,
     CleanUp,
     Deletion,
@@ -112,11 +135,13 @@ pub struct PodWorker {
     wake: Arc<Notify>,
     stale_volumes: Arc<Notify>,
     shown: Arc<Mutex<Option<PodStatus>>>,
+    evicted: Arc<Mutex<Option<Verdict>>>,
     observer: Observer,
     observed: ObservedPod,
     probes: Probes,
     backoff: RestartBackOff,
     waiting: HashMap<String, Waiting>,
+    resizes: Resizes,
     stage: Stage,
     verdict: Option<Verdict>,
     volumes: Option<PodVolumes>,
@@ -126,9 +151,13 @@ pub struct PodWorker {
     followed: Vec<references::Reference>,
     jobs: FuturesUnordered<BoxFuture<'static, (Task, Done)>>,
     busy: HashSet<Task>,
+    /// Cancelled when the pod is to end: gives up the jobs that served only its running.
+    ending: CancellationToken,
     failures: u32,
     not_before: HashMap<Task, Instant>,
     last_pushed: Option<PodStatus>,
+    /// The uid of the object of the API that `last_pushed` is about: another than the pod's where it is a mirror.
+    told: Option<String>,
     cleaned_up: bool,
     began: Timestamp,
     next: Option<Instant>,
@@ -139,7 +168,9 @@ impl PodWorker {
         let (sender, wanted) = watch::channel(Wanted::Pod(pod));
         let wake = Arc::new(Notify::new());
         let shown = Arc::new(Mutex::new(None));
-        let handle = WorkerHandle { wanted: sender, wake: wake.clone(), status: shown.clone() };
+        let evicted = Arc::new(Mutex::new(None));
+        let handle =
+            WorkerHandle { wanted: sender, wake: wake.clone(), status: shown.clone(), evicted: evicted.clone() };
         let worker = PodWorker {
             probes: Probes::new(node.runtime.clone(), node.recorder.clone(), wake.clone()),
             node,
@@ -147,10 +178,12 @@ impl PodWorker {
             wake,
             stale_volumes: Arc::new(Notify::new()),
             shown,
+            evicted,
             observer: Observer::default(),
             observed: ObservedPod::default(),
             backoff: RestartBackOff::default(),
             waiting: HashMap::new(),
+            resizes: Resizes::default(),
             stage: Stage::Running,
             verdict,
             volumes: None,
@@ -160,9 +193,11 @@ impl PodWorker {
             followed: Vec::new(),
             jobs: FuturesUnordered::new(),
             busy: HashSet::new(),
+            ending: CancellationToken::new(),
             failures: 0,
             not_before: HashMap::new(),
             last_pushed: None,
+            told: None,
             cleaned_up: false,
             began: Timestamp::now(),
             next: None,
@@ -194,7 +229,7 @@ impl PodWorker {
     /// One look and what follows from it; true when there is nothing left to do.
     async fn step(&mut self) -> bool {
         let wanted = self.wanted.borrow_and_update().clone();
-        let pod = wanted.pod().clone();
+        let pod = self.as_in_api(wanted.pod());
         self.next = None;
         match self.observer.observe(&*self.node.runtime, &pod.uid).await {
             Ok(observed) => self.observed = observed,
@@ -204,12 +239,15 @@ impl PodWorker {
                 return false;
             }
         }
+        let pod = self.allocate(&pod);
         let gone = matches!(wanted, Wanted::Gone(_));
         self.notice_changed_fields(&pod);
         if self.stage == Stage::Terminated && !self.observed.is_stopped() {
             // A call that was given up had its effect after all.
             self.stage = Stage::Terminating;
         }
+        let evicted = self.evicted.lock().take();
+        self.verdict = self.verdict.take().or(evicted);
         if self.stage == Stage::Running && (gone || pod.is_deleted() || pod.is_terminal() || self.verdict.is_some()) {
             self.begin_termination();
         }
@@ -226,6 +264,28 @@ impl PodWorker {
         }
         self.push_status(&pod, gone);
         self.stage == Stage::Terminated && self.wind_up(&pod, gone)
+    }
+
+    /// The pod with what the API holds of its status: that of its mirror, where it is a static one.
+    fn as_in_api(&mut self, pod: &Arc<DesiredPod>) -> Arc<DesiredPod> {
+        let mirror = match pod.source {
+            PodSource::Api => None,
+            PodSource::Static => {
+                let found = self.node.pods.get(&pod.namespace, &pod.name);
+                found.filter(|found| static_pods::mirrored(found) == Some(&pod.uid))
+            }
+        };
+        let told = match pod.source {
+            PodSource::Api => Some(pod.uid.clone()),
+            PodSource::Static => mirror.as_ref().and_then(|mirror| mirror.metadata.uid.clone()),
+        };
+        if self.told != told {
+            // Another mirror knows nothing yet.
+            self.told = told;
+            self.last_pushed = None;
+        }
+        let Some(mirror) = mirror else { return pod.clone() };
+        Arc::new(pod.with_status(mirror.status.clone()))
     }
 
     /// Volumes that show the pod's own labels and annotations follow these.
@@ -252,6 +312,13 @@ impl PodWorker {
         }
     }
 
+    /// Starts a job that serves only the running of the pod: it is given up when the pod is to end. What the runtime made of a call
+    /// that was given up is seen at the next look.
+    fn start_job_of_running(&mut self, task: Task, job: impl Future<Output = Done> + Send + 'static) {
+        let ending = self.ending.clone();
+        self.start_job(task, async move { ending.run_until_cancelled_owned(job).await.unwrap_or(Done::GivenUp) });
+    }
+
     /// Whether a task failed a moment ago and is to wait; the worker looks again when the wait is over.
     fn is_held_back(&mut self, task: &Task) -> bool {
         let left = self.not_before.get(task).map(|at| at.saturating_duration_since(Instant::now()));
@@ -269,6 +336,9 @@ impl PodWorker {
         if succeeded {
             self.failures = 0;
             self.not_before.remove(task);
+            if *task == Task::Deletion {
+                self.not_before.insert(Task::Deletion, Instant::now() + DELETE_AGAIN);
+            }
         } else {
             let wait = (RETRY * 2_u32.saturating_pow(self.failures.min(5))).min(LONGEST_RETRY);
             self.failures += 1;
@@ -289,7 +359,8 @@ impl PodWorker {
                 self.volumes_asked = None;
                 false
             }
-            Done::Sandbox(Ok(())) | Done::Collected | Done::Deleted(Ok(_)) => true,
+            Done::Sandbox(Ok(())) | Done::Deleted(Ok(_)) | Done::GivenUp => true,
+            Done::Collected(all) => all,
             Done::Sandbox(Err(error)) => {
                 self.event(
                     EventType::Warning,
@@ -311,11 +382,12 @@ impl PodWorker {
                 let outcome = outcome.map(|_| self.last_pushed = Some(*pushed));
                 self.noted("a pod's status cannot be told", outcome)
             }
+            Done::Resized { name, resources, outcome } => self.resized(name, *resources, outcome),
             Done::CleanedUp(outcome) => {
                 self.cleaned_up = outcome.is_ok();
                 self.noted("a pod's files cannot be removed", outcome)
             }
-            Done::Deleted(outcome) => self.noted("a pod cannot be deleted", outcome.map(drop)),
+            Done::Deleted(Err(error)) => self.noted("a pod cannot be deleted", Err(error)),
         }
     }
 
@@ -424,21 +496,20 @@ impl PodWorker {
             runtime_name: self.node.runtime_name(),
             host_ips: &self.node.config.node_ips,
             verdict: self.verdict.as_ref(),
+            resizes: &self.resizes,
             over: self.is_over(),
             started_at: self.began,
             now: Timestamp::now(),
         });
         *self.shown.lock() = Some(new.clone());
-        if gone || pod.source == PodSource::Static || self.is_busy(&Task::Status) {
-            return;
-        }
+        let Some(uid) = self.told.clone().filter(|_| !gone && !self.is_busy(&Task::Status)) else { return };
         if new == old {
             self.last_pushed = Some(new);
             return;
         }
         let (client, pod) = (self.node.client.clone(), pod.clone());
         self.start_job(Task::Status, async move {
-            let outcome = push::status(client, &pod, &old, &new).await;
+            let outcome = push::status(client, &pod, &uid, &old, &new).await;
             Done::Status { pushed: Box::new(new), outcome }
         });
     }
@@ -447,8 +518,11 @@ impl PodWorker {
     fn old_status(&self, pod: &DesiredPod) -> PodStatus {
         let in_api = pod.status().cloned().unwrap_or_default();
         let Some(mut old) = self.last_pushed.clone() else { return in_api };
+        let evicted = self.verdict.as_ref().is_some_and(|verdict| verdict.reason == crate::eviction::EVICTED);
         let own = |kind: &str| {
             ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"].contains(&kind)
+                || resize::CONDITIONS.contains(&kind)
+                || (evicted && kind == "DisruptionTarget")
         };
         let foreign = in_api.conditions.into_iter().flatten().filter(|condition| !own(&condition.type_));
         let mut conditions: Vec<_> =

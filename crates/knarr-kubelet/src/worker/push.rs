@@ -14,14 +14,20 @@ pub enum Pushed {
     Gone,
 }
 
-/// Patches what differs between the status the API has and the one there is.
-pub async fn status(client: Client, pod: &DesiredPod, old: &PodStatus, new: &PodStatus) -> Result<Pushed, kube::Error> {
+/// Patches what differs between the status the API has and the one there is. `uid` is that of the object in the API.
+pub async fn status(
+    client: Client,
+    pod: &DesiredPod,
+    uid: &str,
+    old: &PodStatus,
+    new: &PodStatus,
+) -> Result<Pushed, kube::Error> {
     let difference = difference(old, new);
     if difference.is_empty() {
         return Ok(Pushed::Done);
     }
     // The uid keeps a later pod of the same name from getting this one's status.
-    let patch = json!({"metadata": {"uid": pod.uid}, "status": difference});
+    let patch = json!({"metadata": {"uid": uid}, "status": difference});
     let pods: Api<Pod> = Api::namespaced(client, &pod.namespace);
     gone_if_missing(pods.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop))
 }
@@ -54,6 +60,7 @@ fn difference(old: &PodStatus, new: &PodStatus) -> Map<String, Value> {
     for key in old.keys().filter(|key| !new.contains_key(*key)) {
         difference.insert(key.clone(), Value::Null);
     }
+    clear_fields_of_conditions(&mut difference, &old);
     for list in ["podIPs", "hostIPs"] {
         // These lists merge by address, so that an address of before would stay.
         if let (Some(Value::Array(addresses)), true) = (difference.get_mut(list), old.contains_key(list)) {
@@ -61,6 +68,24 @@ fn difference(old: &PodStatus, new: &PodStatus) -> Map<String, Value> {
         }
     }
     difference
+}
+
+/// Conditions merge by type, so that a reason of before would stay, and a condition that is gone: what a condition has no more is a
+/// null, and what is no more is deleted.
+fn clear_fields_of_conditions(difference: &mut Map<String, Value>, old: &Map<String, Value>) {
+    let Some(Value::Array(conditions)) = difference.get_mut("conditions") else { return };
+    let before = old.get("conditions").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
+    let before: Vec<_> = before.collect();
+    let gone =
+        before.iter().filter(|other| !conditions.iter().any(|condition| condition.get("type") == other.get("type")));
+    let gone: Vec<_> = gone.map(|other| json!({"$patch": "delete", "type": other.get("type")})).collect();
+    for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
+        let same = before.iter().find(|other| other.get("type") == condition.get("type"));
+        let gone: Vec<_> =
+            same.into_iter().flat_map(|other| other.keys()).filter(|key| !condition.contains_key(*key)).collect();
+        gone.into_iter().for_each(|key| drop(condition.insert(key.clone(), Value::Null)));
+    }
+    conditions.extend(gone);
 }
 
 fn as_map(status: &PodStatus) -> Map<String, Value> {
@@ -87,5 +112,16 @@ mod tests {
             json!({"phase": "Running", "reason": null, "podIPs": [{"$patch": "replace"}, {"ip": "10.0.0.2"}]});
         assert_eq!(Value::Object(difference(&old, &new)), expected);
         assert!(difference(&new, &new).is_empty());
+    }
+
+    #[test]
+    fn a_condition_that_holds_again_loses_the_reason_why_it_did_not() {
+        let status = |condition: Value| -> PodStatus {
+            serde_json::from_value(json!({"conditions": [condition]})).expect("a status")
+        };
+        let old = status(json!({"type": "Ready", "status": "False", "reason": "x", "message": "y"}));
+        let new = status(json!({"type": "Ready", "status": "True"}));
+        let expected = json!({"conditions": [{"type": "Ready", "status": "True", "reason": null, "message": null}]});
+        assert_eq!(Value::Object(difference(&old, &new)), expected);
     }
 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::resize::Resizes;
 use crate::pod::{ContainerKind, DesiredPod, RestartPolicy};
 use crate::runtime::observed::{ObservedContainer, ObservedPod};
 
@@ -42,6 +43,7 @@ pub struct StatusInput<'a> {
     pub runtime_name: &'a str,
     pub host_ips: &'a [IpAddr],
     pub verdict: Option<&'a Verdict>,
+    pub resizes: &'a Resizes,
     /// Nothing of the pod runs and nothing will: containers that are not accounted for are lost.
     pub over: bool,
     /// When this kubelet took the pod on.

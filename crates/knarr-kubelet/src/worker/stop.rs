@@ -44,8 +44,7 @@ impl Stop {
             }
         }
         let left = self.grace.saturating_sub(began.elapsed());
-        let left = if self.grace.is_zero() { Duration::ZERO } else { left.max(MINIMUM_GRACE.min(self.grace)) };
-        match self.node.runtime.stop_container(&self.id, left).await {
+        match self.node.runtime.stop_container(&self.id, left.max(MINIMUM_GRACE)).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome,
         }

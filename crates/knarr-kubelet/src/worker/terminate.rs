@@ -1,23 +1,22 @@
 //! Ending a pod: its containers, then its sandbox, then what it left, then its object.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Done, PodWorker, Stage, Task, push};
 use crate::pod::{ContainerKind, DesiredPod, PodSource};
 use crate::runtime::observed::ObservedContainer;
 use crate::volumes;
 
+/// How long a group may take to be empty after its last process was killed.
+const GROUP_DELAY: Duration = Duration::from_millis(200);
+
 impl PodWorker {
     /// From here on nothing of the pod is started; starts under way are given up.
     pub(super) fn begin_termination(&mut self) {
         self.stage = Stage::Terminating;
         self.following.clear();
-        let is_start = |task: &Task| matches!(task, Task::Start(_) | Task::Volumes | Task::Sandbox | Task::Collection);
-        if self.busy.iter().any(is_start) {
-            // Dropping a job gives up its call; what the runtime made of it is seen at the next look.
-            self.jobs.clear();
-            self.busy.clear();
-        }
+        self.ending.cancel();
         self.not_before.clear();
         self.wake.notify_one();
     }
@@ -55,7 +54,10 @@ impl PodWorker {
     /// Cleans up after a pod whose containers ended; true when nothing is left of it.
     pub(super) fn wind_up(&mut self, pod: &Arc<DesiredPod>, gone: bool) -> bool {
         if !self.cleaned_up {
-            self.clean_up(pod);
+            // Nothing may be made below the directory that is being removed.
+            if !self.is_busy(&Task::Volumes) {
+                self.clean_up(pod);
+            }
             return false;
         }
         let status_told = !self.is_busy(&Task::Status) && self.last_pushed.as_ref() == self.shown.lock().as_ref();
@@ -76,8 +78,13 @@ impl PodWorker {
             node.images.forget_pod(&pod.uid);
             node.tokens.forget_pod(&pod.uid);
             let outcome = volumes::tear_down(node.config.pod_dir(&pod.uid)).await;
-            node.cgroups.remove(&pod);
-            Done::CleanedUp(outcome)
+            let mut removed = node.cgroups.remove(&pod);
+            if removed.is_err() {
+                // The kernel takes its time with the last process of a group.
+                tokio::time::sleep(GROUP_DELAY).await;
+                removed = node.cgroups.remove(&pod);
+            }
+            Done::CleanedUp(outcome.and(removed))
         });
     }
 
@@ -91,17 +98,20 @@ impl PodWorker {
         }
         let runtime = self.node.runtime.clone();
         self.start_job(Task::Collection, async move {
+            let mut all = true;
             for id in containers {
                 if let Err(error) = runtime.remove_container(&id).await {
                     tracing::debug!(%error, id, "a container of a pod that is gone cannot be removed");
+                    all = false;
                 }
             }
             for id in sandboxes {
                 if let Err(error) = runtime.remove_pod_sandbox(&id).await {
                     tracing::warn!(%error, id, "a sandbox of a pod that is gone cannot be removed");
+                    all = false;
                 }
             }
-            Done::Collected
+            Done::Collected(all)
         });
     }
 }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
+type Objects = BTreeMap<String, Value>;
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 #[derive(Clone)]
@@ -29,7 +30,7 @@ struct Change {
 /// The API. Objects are known by their path, such as `/api/v1/namespaces/default/pods/x`.
 #[derive(Clone)]
 pub struct FakeApi {
-    objects: Arc<Mutex<BTreeMap<String, Value>>>,
+    objects: Arc<Mutex<Objects>>,
     changes: broadcast::Sender<Change>,
     revision: Arc<std::sync::atomic::AtomicU64>,
 }
@@ -63,7 +64,7 @@ impl FakeApi {
             object["metadata"]["namespace"] = rest.split('/').next().into();
         }
         object["metadata"]["uid"] = uuid::Uuid::new_v4().to_string().into();
-        self.store("ADDED", &path, object);
+        self.store(&mut self.objects.lock(), "ADDED", &path, object);
         path
     }
 
@@ -91,28 +92,31 @@ impl FakeApi {
 
     /// Asks for a pod's end, as `kubectl delete` does.
     pub fn delete(&self, path: &str, grace: i64) {
-        let Some(mut object) = self.get(path) else { return };
-        object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-        object["metadata"]["deletionGracePeriodSeconds"] = grace.into();
-        self.store("MODIFIED", path, object);
+        let patch =
+            json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace}});
+        self.patch(path, &patch);
     }
 
     pub fn patch(&self, path: &str, patch: &Value) -> Option<Value> {
-        let mut object = self.get(path)?;
+        let mut objects = self.objects.lock();
+        let mut object = objects.get(path)?.clone();
         merge(&mut object, patch);
-        self.store("MODIFIED", path, object.clone());
-        Some(object)
+        Some(self.store(&mut objects, "MODIFIED", path, object))
     }
 
-    fn store(&self, kind: &'static str, path: &str, mut object: Value) {
+    /// Stores and tells under one lock: no write is lost, and watchers see writes in their order.
+    fn store(&self, objects: &mut Objects, kind: &'static str, path: &str, mut object: Value) -> Value {
         let revision = self.revision.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
         object["metadata"]["resourceVersion"] = revision.to_string().into();
-        self.objects.lock().insert(path.to_owned(), object.clone());
-        let _ = self.changes.send(Change { kind, path: path.to_owned(), object });
+        objects.insert(path.to_owned(), object.clone());
+        let _ = self.changes.send(Change { kind, path: path.to_owned(), object: object.clone() });
+        object
     }
 
-    fn remove(&self, path: &str) -> Option<Value> {
-        let object = self.objects.lock().remove(path)?;
+    /// Takes an object away at once, as a deletion by force does.
+    pub fn remove(&self, path: &str) -> Option<Value> {
+        let mut objects = self.objects.lock();
+        let object = objects.remove(path)?;
         let _ = self.changes.send(Change { kind: "DELETED", path: path.to_owned(), object: object.clone() });
         Some(object)
     }
@@ -158,17 +162,17 @@ impl FakeApi {
         let selected = Selection::new(path, query);
         let from: u64 = parameter(query, "resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
         // What changed between the list and this watch is told first.
-        let changes = self.changes.subscribe();
-        let missed: Vec<_> = {
+        let (missed, changes): (Vec<_>, _) = {
             let objects = self.objects.lock();
             let newer = |object: &Value| {
                 object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0) > from
             };
-            objects
+            let missed = objects
                 .iter()
                 .filter(|(path, object)| selected.takes(path, object) && newer(object))
                 .map(|(path, object)| Change { kind: "MODIFIED", path: path.clone(), object: object.clone() })
-                .collect()
+                .collect();
+            (missed, self.changes.subscribe())
         };
         let changes = BroadcastStream::new(changes).filter_map(|change| async { change.ok() });
         let lines = futures::stream::iter(missed).chain(changes).filter_map(move |change| {

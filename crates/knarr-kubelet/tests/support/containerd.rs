@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use knarr_cri::{RemoteRuntime, RuntimeService};
 use knarr_image::{Config, Entry, Image, Layer};
 
 /// A running containerd; dropping it ends it and unmounts what is left.
@@ -71,11 +72,9 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        // A test that failed leaves its containers; a containerd that ends does not end them.
-        let tasks = self.ctr().args(["tasks", "ls", "--quiet"]).stdout(Stdio::piped()).output();
-        for id in tasks.iter().flat_map(|output| std::str::from_utf8(&output.stdout).unwrap_or_default().lines()) {
-            let _ = self.ctr().args(["tasks", "delete", "--force", id]).status();
-        }
+        // A test that failed leaves its pods; a containerd that ends does not end them, nor gives up their networks.
+        let endpoint = self.endpoint();
+        let _ = std::thread::spawn(move || remove_pods(&endpoint)).join();
         let _ = self.process.kill();
         let _ = self.process.wait();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -87,6 +86,20 @@ impl Drop for Containerd {
             let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
         }
     }
+}
+
+fn remove_pods(endpoint: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let Ok(client) = RemoteRuntime::new(endpoint) else { return };
+        for container in client.list_containers(None).await.unwrap_or_default() {
+            let _ = client.stop_container(&container.id, Duration::ZERO).await;
+        }
+        for sandbox in client.list_pod_sandboxes(None).await.unwrap_or_default() {
+            let _ = client.stop_pod_sandbox(&sandbox.id).await;
+            let _ = client.remove_pod_sandbox(&sandbox.id).await;
+        }
+    });
 }
 
 fn write_configuration(directory: &Path) {

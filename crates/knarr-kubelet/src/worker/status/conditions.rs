@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::super::resize::CONDITIONS;
 use super::StatusInput;
 use crate::pod::ContainerKind;
 
@@ -46,6 +47,15 @@ pub fn set(status: &mut PodStatus, input: &StatusInput) {
     let mut conditions = status.conditions.take().unwrap_or_default();
     for (kind, finding) in findings {
         set_one(&mut conditions, kind, finding, input);
+    }
+    conditions.retain(|condition| !CONDITIONS.contains(&condition.type_.as_str()));
+    if !input.over {
+        conditions.extend(input.resizes.conditions(input.pod.object.metadata.generation));
+    }
+    if let Some(verdict) = input.verdict.filter(|verdict| verdict.reason == crate::eviction::EVICTED) {
+        let finding =
+            Finding { holds: true, reason: Some("TerminationByKubelet"), message: Some(verdict.message.clone()) };
+        set_one(&mut conditions, "DisruptionTarget", finding, input);
     }
     status.conditions = Some(conditions);
 }

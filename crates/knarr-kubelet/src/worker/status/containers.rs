@@ -78,7 +78,10 @@ fn observed_status(input: &StatusInput, container: &DesiredContainer, newest: &O
         restart_count: i32::try_from(newest.attempt).unwrap_or(i32::MAX),
         state: Some(state_of(input, newest)),
         last_state: Some(last_state.unwrap_or_default()),
-        resources: newest.is_running().then(|| container.spec.resources.clone()).flatten(),
+        resources: newest
+            .is_running()
+            .then(|| input.resizes.given(container.name()).cloned().or_else(|| container.spec.resources.clone()))
+            .flatten(),
         allocated_resources: container.spec.resources.as_ref().and_then(|resources| resources.requests.clone()),
         volume_mounts: volume_mounts(container),
         ..ContainerStatus::default()
