@@ -32,6 +32,7 @@ pub mod status;
 pub mod strategies;
 pub mod strategy;
 pub mod table;
+pub mod tree;
 pub mod validation;
 pub mod warnings;
 

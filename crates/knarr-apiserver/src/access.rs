@@ -35,8 +35,7 @@ use crate::jose::Algorithm;
 use crate::objects::Objects;
 use crate::outbound::{Client, Outbound};
 use crate::subresources::{
-    AccessReviews, Bindings, Evictions, Finalize, Gate, Handler, Handlers, RulesReviews, SelfSubjectReviews,
-    TokenReviews,
+    AccessReviews, Bindings, Evictions, Handler, Handlers, RulesReviews, SelfSubjectReviews, TokenReviews,
 };
 use crate::tokens::{Discovery, Issuer, TokenRequestHandler};
 
@@ -112,7 +111,7 @@ pub struct Access {
     authorizers: Mutex<AuthorizationConfiguration>,
     rbac: Arc<Rbac>,
     node: Arc<NodeAuthorizer>,
-    services: Arc<ServiceAllocator>,
+    services: ServiceAllocator,
     cluster: bootstrap::Cluster,
 }
 
@@ -138,12 +137,13 @@ impl Access {
         let authorizers = config.authorization.build(&standing).map_err(AccessError::Authorization)?;
         let authorization = authorization::Chain::new(authorizers);
         let admission = admission::Chain::new(plugins(&objects, &authorization, &rbac));
-        let services = Arc::new(ServiceAllocator::new(AddressRange::new(config.service_cidr), config.node_ports));
-        let endpoints = Endpoints { objects: &objects, admission: &admission, authorization: &authorization };
+        let range = AddressRange::new(config.service_cidr);
+        let services = ServiceAllocator::new(range, config.node_ports, objects.clone());
+        let endpoints = Endpoints { objects: &objects, authorization: &authorization };
         Ok(Access {
             authentication: authentication::Chain::new(authenticators, configured.anonymous()),
             handlers: endpoints.handlers(&issuer, bearer),
-            allocators: vec![services.clone()],
+            allocators: vec![Arc::new(services.clone())],
             client_certificates,
             authorization,
             admission,
@@ -181,17 +181,28 @@ impl Access {
     /// has been given its hooks.
     pub fn prepare(&self) -> BoxFuture<'_, Result<(), StatusError>> {
         Box::pin(async move {
-            self.services.load(&*self.objects).await?;
-            bootstrap::run(&self.objects, &self.cluster).await?;
-            self.services.load(&*self.objects).await
+            self.services.load().await?;
+            bootstrap::run(&self.objects, &self.cluster).await
         })
     }
 
-    /// Follows what the authorizers decide by, until the registry shuts down.
+    /// Follows what the authorizers decide by, the addresses of services and the servers that live, until the registry shuts down.
     pub fn run(self: Arc<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            tokio::join!(self.rbac.clone().run(self.objects.clone()), self.node.clone().run(self.objects.clone()));
+            tokio::join!(
+                self.rbac.clone().run(self.objects.clone()),
+                self.node.clone().run(self.objects.clone()),
+                self.services.run(),
+                bootstrap::follow_servers(&self.objects, &self.cluster),
+            );
         })
+    }
+
+    /// Says that this server serves no more. After [`Access::run`] has ended.
+    pub async fn leave(&self) {
+        if let Err(error) = bootstrap::leave(&self.objects, &self.cluster).await {
+            tracing::warn!(%error, "cannot say that this server ends");
+        }
     }
 
     /// Returns once [`Access::run`] has caught up with what was stored.
@@ -277,23 +288,20 @@ fn plugins(objects: &Arc<dyn Objects>, authorizer: &authorization::Chain, rbac: 
 /// What the special endpoints are made of.
 struct Endpoints<'a> {
     objects: &'a Arc<dyn Objects>,
-    admission: &'a admission::Chain,
     authorization: &'a authorization::Chain,
 }
 
 impl Endpoints<'_> {
     fn handlers(&self, issuer: &Arc<Issuer>, bearer: Arc<Bearer>) -> Handlers {
         let objects = || self.objects.clone();
-        let gate = Gate::new(self.admission.clone());
-        let bindings: Arc<dyn Handler> = Arc::new(Bindings { objects: objects(), gate: gate.clone() });
+        let bindings: Arc<dyn Handler> = Arc::new(Bindings { objects: objects() });
         let access: Arc<dyn Handler> = Arc::new(AccessReviews { authorizer: self.authorization.clone() });
         let audiences = issuer.audiences().to_vec();
-        let token = TokenRequestHandler { issuer: issuer.clone(), objects: objects(), gate: gate.clone() };
+        let token = TokenRequestHandler { issuer: issuer.clone(), objects: objects() };
         let mut handlers = Handlers::default();
         handlers.add("", "bindings", "", bindings.clone());
         handlers.add("", "pods", "binding", bindings);
-        handlers.add("", "pods", "eviction", Arc::new(Evictions { objects: objects(), gate }));
-        handlers.add("", "namespaces", "finalize", Arc::new(Finalize { objects: objects() }));
+        handlers.add("", "pods", "eviction", Arc::new(Evictions { objects: objects() }));
         handlers.add("", "serviceaccounts", "token", Arc::new(token));
         handlers.add("authentication.k8s.io", "selfsubjectreviews", "", Arc::new(SelfSubjectReviews));
         let reviews = TokenReviews { authenticator: bearer, audiences };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
+use http_body::Body as _;
 use knarr_api::{FieldError, GroupVersionKind, Object, Path, StatusError};
 
 use crate::audit;
@@ -11,8 +12,8 @@ use crate::authentication::User;
 use crate::chain::request_info::RequestInfo;
 use crate::deprecation::{self, Deprecated};
 use crate::http::body::Body;
-use crate::http::negotiate;
 use crate::http::respond::{self, Answer};
+use crate::http::{large, negotiate};
 use crate::proxy::{Connect, Connector};
 use crate::registry::apply::Apply;
 use crate::registry::commit::{self, Target};
@@ -87,7 +88,12 @@ impl Resources {
         let custom = served.custom.clone();
         let request = Request { info, user, served, parts, query, body };
         let info = request.info.clone();
-        let mut response = self.dispatch(request).await.unwrap_or_else(|error| respond::from_error(&error));
+        let writes = matches!(info.verb.as_str(), "create" | "update" | "patch");
+        let answer = match writes && large::is_large(&request.body.size_hint()) {
+            true => large::in_place(self.dispatch(request)).await,
+            false => self.dispatch(request).await,
+        };
+        let mut response = answer.unwrap_or_else(|error| respond::from_error(&error));
         if let Some(deprecated) = deprecation::of(&info.group, &info.version, &info.resource) {
             self.warn(&info, deprecated, &mut response);
         }
@@ -118,7 +124,7 @@ impl Resources {
             ("" | "status" | "ephemeralcontainers" | "resize" | "approval", "get") => self.get(request).await,
             ("", "watch") => Box::pin(self.watch(request)).await,
             ("", "create") => Box::pin(self.create(request)).await,
-            ("" | "status" | "ephemeralcontainers" | "resize" | "approval", "update") => {
+            ("" | "status" | "ephemeralcontainers" | "resize" | "approval" | "finalize", "update") => {
                 Box::pin(self.update(request)).await
             }
             ("" | "status" | "ephemeralcontainers" | "resize" | "approval", "patch") => {
@@ -157,8 +163,8 @@ impl Resources {
         let mut options = ListOptions::read(&request.query, true)?;
         let info = &request.info;
         // `/watch/…/name` is the old way to watch one object.
-        if !info.name.is_empty() && options.fields.is_everything() {
-            options.fields = knarr_api::selector::FieldSelector::equals("metadata.name", &info.name);
+        if !info.name.is_empty() {
+            options.fields = options::of_one(std::mem::take(&mut options.fields), &info.name)?;
         }
         let presenter = request.presenter()?.include(request.query.get("includeObject"))?;
         self.registry.watch(&request.served, &info.namespace, &options, presenter).await
@@ -219,7 +225,6 @@ impl Resources {
         presenter: &Presenter,
     ) -> Answer {
         let updated = self.registry.update(target, change, &mut writer).await?;
-        writer.warnings.splice(..0, change.take_warnings());
         let status = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
         let mut response = presenter.single(status, &updated.written).await?;
         respond::add_warnings(&mut response, &writer.warnings);
@@ -270,8 +275,7 @@ impl Resources {
     /// An endpoint with a handler of its own.
     async fn special(&self, request: Request, handler: Arc<dyn subresources::Handler>) -> Answer {
         let wanted = negotiate::accept(request.headers(), false)?;
-        let call = crate::registry::special::call(&self.registry, &*handler, request).await?;
-        let answer = handler.handle(call).await?;
+        let answer = crate::registry::special::serve(&self.registry, &*handler, request).await?;
         let status = StatusCode::from_u16(answer.code).unwrap_or(StatusCode::OK);
         let mut response = crate::registry::render::encode(status, wanted.encoding, &answer.object)?;
         respond::add_warnings(&mut response, &answer.warnings);
@@ -345,5 +349,5 @@ was returned and now may show up in the list.";
     let error = StatusError::new(knarr_api::status::Reason::Expired, WHY);
     let mut status: Object = error.to_value();
     status["metadata"]["continue"] = inconsistent.into();
-    respond::json(StatusCode::GONE, &status)
+    respond::status(StatusCode::GONE, status)
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
@@ -98,6 +99,7 @@ impl Default for Limits {
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// As upstream: more than a megabyte of headers is a 431.
 const MAX_HEADER_BYTES: usize = 1 << 20;
+const MAX_HEADERS: usize = 256;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
 /// How long open requests may take once the server shuts down.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -336,7 +338,8 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES)
-        .pipeline_flush(true);
+        // A front proxy sends a header for every group of its user.
+        .max_headers(MAX_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -344,7 +347,6 @@ fn connection_builder() -> auto::Builder<TokioExecutor> {
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .max_send_buf_size(1 << 20)
-        .max_frame_size(64 << 10)
         .keep_alive_interval(Some(Duration::from_secs(30)))
         .keep_alive_timeout(Duration::from_secs(15))
         .max_header_list_size(MAX_HEADER_BYTES as u32);
@@ -413,6 +415,11 @@ impl hyper::service::Service<Request<hyper::body::Incoming>> for ConnectionServi
     type Future = Answering;
 
     fn call(&self, request: Request<hyper::body::Incoming>) -> Answering {
+        if request.version() == Version::HTTP_11
+            && let Err(why) = check_framing(request.headers())
+        {
+            return Box::pin(async move { Ok(respond::refuse_connection(why)) });
+        }
         let mut request = request.map(Body::from);
         request.extensions_mut().insert(self.address);
         if let Some(peer) = &self.peer {
@@ -420,5 +427,19 @@ impl hyper::service::Service<Request<hyper::body::Incoming>> for ConnectionServi
         }
         let chain = self.chain.clone();
         Box::pin(async move { Ok(chain.handle(request).await) })
+    }
+}
+
+/// Refuses what a proxy on the way may have read as something else: whom a request is for, and where it ends, must be said once.
+fn check_framing(headers: &HeaderMap) -> Result<(), &'static str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), None) => {}
+        (None, _) => return Err("missing required Host header"),
+        (Some(_), Some(_)) => return Err("too many Host headers"),
+    }
+    match headers.get_all(TRANSFER_ENCODING).iter().nth(1) {
+        Some(_) => Err("too many transfer encodings"),
+        None => Ok(()),
     }
 }

@@ -70,3 +70,19 @@ async fn rules_hold_on_every_write() {
     let unchecked = server.merge(&format!("{OLD}/a"), &json!({"spec": {"max": "x"}})).await.json();
     assert!(causes(&unchecked).iter().any(|c| c.contains("some validation rules were not checked")), "{unchecked}");
 }
+
+#[tokio::test]
+async fn rules_hold_for_defaults() {
+    let server = Server::start().await;
+    let mut definition = ruled(json!([{"rule": "self.min <= self.max", "message": "min may not be more than max"}]));
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
+    let spec = definition.pointer_mut(spec).expect("a schema");
+    spec["default"] = json!({"min": 2, "max": 1});
+    let refused = server.post(DEFINITIONS, &definition).await;
+    let expected =
+        "spec.validation.openAPIV3Schema.properties[spec].default: Invalid value: min may not be more than max";
+    assert_eq!((refused.code, causes(&refused.json())), (422, vec![expected.to_string()]));
+    definition.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec").expect("a schema")["default"] =
+        json!({"min": 1, "max": 1});
+    server.post(DEFINITIONS, &definition).await.ok();
+}

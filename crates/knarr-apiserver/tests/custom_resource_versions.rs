@@ -149,3 +149,17 @@ async fn fields_are_those_of_the_version_that_is_asked_for() {
     let mut later = server.watch(&format!("{NEW}?watch=true&fieldSelector=host%3Dx&resourceVersion={since}")).await;
     assert_eq!((later.line().await, later.line().await), ("ADDED b".into(), "DELETED a".into()));
 }
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_the_fields_of_the_version_that_is_asked_for() {
+    let (server, _remote) = started("v1").await;
+    for (name, host_port) in [("a", "x:1"), ("b", "y:1"), ("c", "x:2")] {
+        server.post(OLD, &old(name, host_port)).await.ok();
+    }
+    server.delete(&format!("{NEW}?fieldSelector=host%3Dx")).await.ok();
+    let left = server.get(OLD).await.ok();
+    let names: Vec<&str> =
+        left["items"].as_array().expect("items").iter().filter_map(|o| o["metadata"]["name"].as_str()).collect();
+    assert_eq!(names, ["b"]);
+    assert_eq!(server.delete(&format!("{NEW}?fieldSelector=hostPort%3Dx:1")).await.code, 400);
+}

@@ -612,3 +612,48 @@ async fn definitions_that_make_no_sense_are_refused_where_they_do_not() {
         assert!(fields.iter().any(|f| f.starts_with(&format!("{field}:"))), "{pointer}: {fields:?}");
     }
 }
+
+/// An object whose free field is nested so that the whole has `depth` levels.
+fn deep_tab(name: &str, depth: usize) -> String {
+    let (open, close) = ("{\"a\":".repeat(depth - 3), "}".repeat(depth - 3));
+    let kind = "\"apiVersion\":\"stable.example.com/v1\",\"kind\":\"CronTab\"";
+    let spec = format!("\"cronSpec\":\"* * * * *\",\"free\":{{\"a\":{open}1{close}}}");
+    format!("{{{kind},\"metadata\":{{\"name\":\"{name}\"}},\"spec\":{{{spec}}}}}")
+}
+
+async fn deep_objects_live() {
+    let server = started().await;
+    // Who owns its fields is said a few levels deeper than they are, and a patch is of the whole object.
+    let depth = knarr_api::tree::MAX_DEPTH - 8;
+    let deepest = deep_tab("a", depth);
+    let created = server.call("POST", TABS, "application/json", deepest.clone()).await;
+    assert_eq!(created.code, 201, "{}", String::from_utf8_lossy(&created.body[..created.body.len().min(500)]));
+    let opened = |answer: &Answer| answer.body.windows(5).filter(|at| at == b"{\"a\":").count();
+    assert_eq!(opened(&created), depth - 2);
+    let labelled = server.merge(&named("a"), &json!({"metadata": {"labels": {"x": "y"}}})).await;
+    assert_eq!((labelled.code, opened(&labelled)), (200, depth - 2));
+    let target = format!("{}?fieldManager=m&force=true", named("a"));
+    let applied = server.call("PATCH", &target, "application/apply-patch+yaml", deepest.clone()).await;
+    assert_eq!((applied.code, opened(&applied)), (200, depth - 2));
+    let applied = knarr_api::tree::parse(&applied.body).expect("an object");
+    let version = &applied["metadata"]["resourceVersion"];
+    let deepest = deepest.replacen("\"name\":", &format!("\"resourceVersion\":{version},\"name\":"), 1);
+    let put = server.call("PUT", &named("a"), "application/json", deepest).await;
+    assert_eq!((put.code, opened(&put)), (200, depth - 2));
+    assert_eq!(opened(&server.get(TABS).await), depth - 2);
+    let most = server.call("POST", TABS, "application/json", deep_tab("b", depth + 8)).await;
+    assert_eq!((most.code, opened(&most)), (201, depth + 6));
+    // One level more is refused, whatever way it comes.
+    let refused = server.call("POST", TABS, "application/json", deep_tab("c", depth + 9)).await;
+    assert_eq!(refused.code, 400);
+    let copy = json!([{"op": "copy", "from": "/spec/free", "path": "/spec/free/a/a/b"}]);
+    let copied = server.call("PATCH", &named("a"), "application/json-patch+json", copy.to_string()).await;
+    assert_eq!(copied.code, 422);
+    assert_eq!(server.delete(&named("a")).await.code, 200);
+    assert_eq!(server.get(&named("a")).await.code, 404);
+}
+
+#[test]
+fn objects_may_be_as_deep_as_upstreams() {
+    support::on_object_stack(deep_objects_live);
+}

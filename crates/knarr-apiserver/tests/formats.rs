@@ -254,3 +254,78 @@ async fn applies_own_their_fields() {
     assert_eq!(owned["f:template"]["f:spec"]["f:containers"]["k:{\"name\":\"c\"}"], container);
     assert_eq!(owned.get("f:strategy"), None, "what nobody said, nobody owns");
 }
+
+#[tokio::test]
+async fn a_refusal_is_written_as_the_client_reads() {
+    let server = Server::start().await;
+    for (accept, content_type, begins) in [
+        ("application/json", "application/json", "{"),
+        ("application/yaml", "application/yaml", "apiVersion: v1\ncode: 404\n"),
+        ("application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf", "k8s\0"),
+        ("application/vnd.kubernetes.protobuf, application/json", "application/vnd.kubernetes.protobuf", "k8s\0"),
+        (TABLE_OR_JSON, "application/json", "{"),
+        ("text/html", "application/json", "{"),
+    ] {
+        let (code, spoken, body) = get_as(&server, "/api/v1/namespaces/none", accept).await;
+        let expected = if accept == "text/html" { 406 } else { 404 };
+        assert_eq!((code, spoken.as_str()), (expected, content_type), "{accept}");
+        assert!(body.starts_with(begins.as_bytes()), "{accept}: {}", String::from_utf8_lossy(&body));
+    }
+}
+
+const TABLE_OR_JSON: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+#[tokio::test]
+async fn queries_are_checked_as_upstream_checks_them() {
+    let server = Server::start().await;
+    let cases: [(&str, u16, &str); 13] = [
+        ("limit=-1", 200, ""),
+        ("limit=x", 400, "strconv.ParseInt: parsing \"x\": invalid syntax"),
+        ("limit=99999999999999999999", 400, "strconv.ParseInt: parsing \"99999999999999999999\": value out of range"),
+        ("timeoutSeconds=1.5", 400, "strconv.ParseInt: parsing \"1.5\": invalid syntax"),
+        ("watch=1&timeoutSeconds=-1", 200, ""),
+        ("resourceVersion=+1", 400, "invalid syntax"),
+        ("resourceVersionMatch=Exact", 422, "resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        ("resourceVersionMatch=Other&resourceVersion=1", 422, "Unsupported value: \"Other\""),
+        ("resourceVersionMatch=Exact&resourceVersion=0", 422, "is forbidden for resourceVersion \"0\""),
+        ("sendInitialEvents=true", 422, "sendInitialEvents is forbidden for list"),
+        ("watch=1&resourceVersionMatch=Exact", 422, "Unsupported value: \"Exact\": supported values: \"NotOlderThan\""),
+        ("watch=1&sendInitialEvents=true", 422, "requires setting resourceVersionMatch to NotOlderThan"),
+        (
+            "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&continue=x",
+            422,
+            "resourceVersionMatch is forbidden when continue is provided",
+        ),
+    ];
+    for (query, expected, message) in cases {
+        let (code, _, body) = get_as(&server, &format!("/api/v1/namespaces?{query}"), "application/json").await;
+        let body = String::from_utf8_lossy(&body).replace("\\\"", "\"");
+        assert_eq!((code, body.contains(message)), (expected, true), "{query}: {body}");
+    }
+    let one = "/api/v1/watch/namespaces/a?fieldSelector=metadata.name%3Db&timeoutSeconds=1";
+    assert_eq!(get_as(&server, one, "application/json").await.0, 400);
+}
+
+#[tokio::test]
+async fn a_deletion_may_be_asked_for_in_every_encoding() {
+    let server = Server::start().await;
+    const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": "other"}});
+    let protobuf = knarr_api::protobuf::encode(knarr_api::schema::schema(), &options).expect("options");
+    server.post(MAPS, &json!({"metadata": {"name": "a"}})).await.ok();
+    let target = format!("{MAPS}/a");
+    for (content_type, body) in [
+        ("application/json", options.to_string().into_bytes()),
+        ("application/yaml", b"kind: DeleteOptions\napiVersion: v1\npreconditions: {uid: other}\n".to_vec()),
+        ("application/vnd.kubernetes.protobuf", protobuf),
+    ] {
+        let refused = server.call("DELETE", &target, content_type, body).await;
+        let message = refused.json()["message"].as_str().unwrap_or_default().to_string();
+        let expected =
+            "Operation cannot be fulfilled on ConfigMap \"a\": the UID in the precondition (other) does not match";
+        assert_eq!((refused.code, message.starts_with(expected)), (409, true), "{content_type}: {message}");
+    }
+    assert_eq!(server.call("DELETE", &target, "text/plain", "x").await.code, 415);
+    assert_eq!(server.call("DELETE", &format!("{target}?gracePeriodSeconds=x"), "", "").await.code, 400);
+    assert_eq!(server.call("DELETE", &target, "text/plain", "").await.code, 200);
+}

@@ -11,6 +11,7 @@ use knarr_apiserver::authentication::{self, Anonymous, Authenticator};
 use knarr_apiserver::{ApiServer, Config, Registry, ServerTls};
 use knarr_pki::{CertificateAuthority, CertificateRequest, KeyedCertificate};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
@@ -124,4 +125,69 @@ async fn a_shutdown_ends_watches_and_returns() {
     let rest = response.into_body().collect().await.expect("a polite end");
     assert!(rest.to_bytes().is_empty());
     served.serving.await.expect("the server returns");
+}
+
+/// Requests as bytes, and the first line of what the server says to them.
+fn raw_requests() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let get = |headers: &str| format!("GET /version HTTP/1.1\r\n{headers}\r\n").into_bytes();
+    let post = |headers: &str| format!("POST /version HTTP/1.1\r\nHost: x\r\n{headers}\r\n0\r\n\r\n").into_bytes();
+    let long = |size: usize| get(&format!("Host: x\r\nConnection: close\r\nX-Long: {}\r\n", "a".repeat(size)));
+    let many =
+        |count: usize| get(&format!("Host: x\r\nConnection: close\r\n{}", "X-Remote-Group: g\r\n".repeat(count)));
+    // Nobody without a certificate may see anything here.
+    const READ: &str = "HTTP/1.1 403 Forbidden";
+    const TOO_LARGE: &str = "HTTP/1.1 431 Request Header Fields Too Large";
+    const BAD: &str = "HTTP/1.1 400 Bad Request";
+    vec![
+        ("a header of 120 KB", long(120 << 10), READ),
+        ("a header of 900 KB", long(900 << 10), READ),
+        ("a header of 1100 KB", long(1100 << 10), TOO_LARGE),
+        ("headers of 3 MB", long(3 << 20), TOO_LARGE),
+        ("150 headers", many(150), READ),
+        ("5000 headers", many(5000), TOO_LARGE),
+        ("no host", get("Connection: close\r\n"), BAD),
+        ("two hosts", get("Host: a\r\nHost: b\r\n"), BAD),
+        ("a space before the colon", get("Host : a\r\n"), BAD),
+        ("a folded header", get("Host: a\r\nX-A: a\r\n b\r\n"), BAD),
+        ("two lengths", post("Content-Length: 4\r\nContent-Length: 5\r\n"), BAD),
+        ("a length with a sign", post("Content-Length: +5\r\n"), BAD),
+        ("encoded twice", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), BAD),
+        ("an unknown encoding", post("Transfer-Encoding: xchunked\r\n"), BAD),
+        ("chunks that are not the last encoding", post("Transfer-Encoding: chunked, identity\r\n"), BAD),
+        ("a zero byte", get("Host: x\r\nX-A: a\0b\r\n"), BAD),
+    ]
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_answered() {
+    let served = serve().await;
+    for (what, request, first_line) in raw_requests() {
+        let mut stream = served.connect(Version::HTTP_11, None).await.into_inner();
+        // The server may have answered, and read no further, before everything is sent.
+        let _ = stream.write_all(&request).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert_eq!(answer.lines().next(), Some(first_line), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn too_long_headers_are_answered_over_http2() {
+    let served = serve().await;
+    for (size, expected) in [(900 << 10, 403), (1200 << 10, 431)] {
+        let mut request = request("GET", "/api/v1/namespaces", "");
+        let pieces = size / 4096;
+        for i in 0..pieces {
+            let name: http::HeaderName = format!("x-long-{i}").parse().expect("a name");
+            request.headers_mut().insert(name, "a".repeat(4000).parse().expect("a value"));
+        }
+        let tls = served.connect(Version::HTTP_2, None).await;
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        builder.max_header_list_size(16 << 20);
+        let (mut sender, connection) = builder.handshake(tls).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let response = sender.send_request(request).await.expect("an answer");
+        assert_eq!(response.status(), expected, "{size}");
+    }
 }

@@ -314,3 +314,33 @@ async fn mutations_that_do_not_compile_are_refused() {
         answer["details"]["causes"].as_array().unwrap().iter().filter_map(|c| c["field"].as_str()).collect();
     assert_eq!(fields, ["spec.mutations[0].applyConfiguration.expression", "spec.mutations[1].jsonPatch.expression"]);
 }
+
+#[tokio::test]
+async fn device_selectors_are_checked_when_they_are_written() {
+    let server = server().await;
+    let selector = |expression: &str| json!([{"cel": {"expression": expression}}]);
+    let class = |expression: &str| json!({"metadata": {"name": "c"}, "spec": {"selectors": selector(expression)}});
+    let claim = |expression: &str| {
+        let request = json!({"name": "r", "exactly": {"deviceClassName": "c", "selectors": selector(expression)}});
+        json!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": [request]}}})
+    };
+    const CLASSES: &str = "/apis/resource.k8s.io/v1/deviceclasses";
+    const CLAIMS: &str = "/apis/resource.k8s.io/v1/namespaces/ns/resourceclaims";
+    for (target, object, field, why) in [
+        (CLASSES, class("device.drive == 'd'"), "spec.selectors[0].cel.expression", "undefined field 'drive'"),
+        (CLASSES, class("device.driver"), "spec.selectors[0].cel.expression", "must evaluate to bool"),
+        (
+            CLAIMS,
+            claim("nothing"),
+            "spec.devices.requests[0].exactly.selectors[0].cel.expression",
+            "undeclared reference to 'nothing'",
+        ),
+    ] {
+        let refused = server.post(target, &object).await;
+        let cause = refused.json()["details"]["causes"][0].clone();
+        let message = cause["message"].as_str().unwrap_or_default().to_string();
+        assert_eq!((refused.code, &cause["field"], message.contains(why)), (422, &json!(field), true), "{cause}");
+    }
+    server.post(CLASSES, &class("device.driver == 'd'")).await.ok();
+    server.post(CLAIMS, &claim("device.attributes['d'].size > 3")).await.ok();
+}

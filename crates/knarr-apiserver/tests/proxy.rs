@@ -283,3 +283,31 @@ async fn nodes_pods_and_services_are_proxied() {
     let refusal = cluster.refusal("/api/v1/namespaces/ns/services/empty/proxy/").await;
     assert_eq!(refusal, (503, "no endpoints available for service \"empty\"".to_owned()));
 }
+
+impl Cluster {
+    /// How many commands run, as the server counts requests that last.
+    async fn running(&self) -> String {
+        let (_, page) = self.get("/metrics").await;
+        let line =
+            page.lines().find(|line| line.starts_with("apiserver_longrunning_requests") && line.contains("\"exec\""));
+        line.and_then(|line| line.rsplit(' ').next()).unwrap_or("none").to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_command_is_a_request_until_it_ends() {
+    let cluster = Cluster::start().await;
+    let target = format!("{POD}/exec?container=main&stdin=true&stdout=true&command=cat");
+    let mut socket = cluster.websocket(&target, "v5.channel.k8s.io").await;
+    socket.send(Message::binary(b"\0hello".to_vec())).await.unwrap();
+    assert!(socket.next().await.is_some(), "it runs");
+    assert_eq!(cluster.running().await, "1");
+    socket.send(Message::binary(vec![255, 0])).await.unwrap();
+    while let Some(Ok(_)) = socket.next().await {}
+    let ended = async {
+        while cluster.running().await != "0" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), ended).await.expect("it ends with its session");
+}

@@ -268,3 +268,19 @@ async fn nobody_gets_in_without_a_right() {
     let refused = client.request_text(request).await.expect_err("no right");
     assert!(refused.to_string().contains("configmaps is forbidden"), "{refused}");
 }
+
+/// The one worker of the runtime must go on with other requests while a large one is checked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_large_body_holds_nobody_up() {
+    let server = std::sync::Arc::new(Server::start().await);
+    let data: serde_json::Map<String, Value> =
+        (0..60_000).map(|i| (format!("key/{i}"), "v".repeat(20).into())).collect();
+    let large =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "large"}, "data": data}).to_string();
+    let (one, other) = (server.clone(), server.clone());
+    let large = tokio::spawn(async move { one.call("POST", CONFIG_MAPS, "application/json", large).await.code });
+    let small = tokio::spawn(async move { other.get("/api/v1/namespaces/default").await.code });
+    small.await.expect("an answer");
+    assert!(!large.is_finished(), "the small request came after the large one and is answered before it");
+    assert_eq!(large.await.expect("an answer"), 422);
+}

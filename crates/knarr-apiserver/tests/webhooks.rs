@@ -325,3 +325,27 @@ async fn match_conditions_choose_requests() {
     let why = "resulted in error: no such key: labels";
     assert!(failed.json()["message"].as_str().unwrap().contains(why), "{}", failed.json());
 }
+
+#[tokio::test]
+async fn calls_are_measured_under_upstreams_names() {
+    let server = server().await;
+    let refuse = |_: &str, _: &Value| json!({"allowed": false, "status": {"code": 418, "message": "no"}});
+    let (refusing, changing) = (Remote::webhook(refuse).await, Remote::webhook(|_, _| allow()).await);
+    let nowhere = json!({"url": "https://127.0.0.1:1/"});
+    let open = json!({"failurePolicy": "Ignore"});
+    let hooks = json!([hook("yes", changing.at("/"), json!({})), hook("gone", nowhere, open)]);
+    configure(&server, MUTATING, "m", hooks).await;
+    configure(&server, VALIDATING, "v", json!([hook("no", refusing.at("/"), json!({}))])).await;
+    assert_eq!(server.post(CONFIG_MAPS, &config_map("c", json!({}))).await.code, 418);
+    let page = String::from_utf8_lossy(&server.get("/metrics").await.body).into_owned();
+    for line in [
+        "apiserver_admission_webhook_request_total{code=\"200\",name=\"yes.example.com\",operation=\"CREATE\",rejected=\"false\",type=\"admit\"} 1",
+        "apiserver_admission_webhook_request_total{code=\"418\",name=\"no.example.com\",operation=\"CREATE\",rejected=\"true\",type=\"validating\"} 1",
+        "apiserver_admission_webhook_fail_open_count{name=\"gone.example.com\",type=\"admit\"} 1",
+        "apiserver_admission_webhook_rejection_count{error_type=\"no_error\",name=\"no.example.com\",operation=\"CREATE\",rejection_code=\"418\",type=\"validating\"} 1",
+        "apiserver_admission_webhook_admission_duration_seconds_count{name=\"no.example.com\",operation=\"CREATE\",rejected=\"true\",type=\"validating\"} 1",
+        "rest_client_requests_total{code=\"<error>\",host=\"127.0.0.1:1\",method=\"POST\"} 1",
+    ] {
+        assert!(page.contains(line), "{line}");
+    }
+}

@@ -16,6 +16,7 @@ pub mod authorizer;
 pub mod builtin;
 mod check;
 pub mod cost;
+pub mod device;
 mod environment;
 mod error;
 mod estimate;

@@ -29,7 +29,9 @@ mod resource_quota;
 mod root_ca;
 mod service_account_tokens;
 mod service_accounts;
+mod service_cidrs;
 mod service_endpoints;
+
 mod taint_eviction;
 mod validating_admission_policy_status;
 
@@ -133,6 +135,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("validatingadmissionpolicy-status-controller", |c| Box::pin(validating_admission_policy_status::run(c))),
     ("resourcequota-controller", |c| Box::pin(resource_quota::run(c))),
     ("disruption-controller", |c| Box::pin(disruption_budgets::run(c))),
+    ("service-cidr-controller", |c| Box::pin(service_cidrs::run(c))),
 ];
 
 #[cfg(test)]

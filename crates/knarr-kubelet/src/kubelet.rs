@@ -86,20 +86,21 @@ impl Kubelet {
     /// Registers the node and runs its pods until `shutdown`; then stops looking after them and leaves them running.
     pub fn run(self, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-        let stop = self.stop.clone();
-        let _stop_with_this = stop.clone().drop_guard();
-        let tasks = TaskTracker::new();
-        if self.wait_for_runtime(&shutdown).await {
-            self.spawn_runtime_chores(&tasks, &stop);
-            let of_api = async {
-                node::register(&self.node, &shutdown).await;
-                tasks.spawn(node::keep_lease(self.node.clone(), stop.clone()));
-                tasks.spawn(node::keep_status(self.node.clone(), stop.clone()));
-                self.follow_pods(&tasks).await;
-            };
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                ((), ()) = async { tokio::join!(self.run_static_pods(&tasks), of_api) } => {}
+            let stop = self.stop.clone();
+            let _stop_with_this = stop.clone().drop_guard();
+            let tasks = TaskTracker::new();
+            if self.wait_for_runtime(&shutdown).await {
+                self.spawn_runtime_chores(&tasks, &stop);
+                let of_api = async {
+                    node::register(&self.node, &shutdown).await;
+                    tasks.spawn(node::keep_lease(self.node.clone(), stop.clone()));
+                    tasks.spawn(node::keep_status(self.node.clone(), stop.clone()));
+                    self.follow_pods(&tasks).await;
+                };
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    ((), ()) = async { tokio::join!(self.run_static_pods(&tasks), of_api) } => {}
+                }
             }
             stop.cancel();
             tasks.close();

@@ -4,6 +4,7 @@
 //! All keys are ECDSA P-256: a cluster has its complete set in a few milliseconds. Files are written so that a reader never sees
 //! half of one, and private keys are readable by their owner only.
 
+mod any_certificate;
 mod authority;
 mod der;
 mod error;
@@ -13,6 +14,7 @@ mod signer;
 mod tls;
 mod token;
 
+pub use any_certificate::AnyCertificate;
 pub use authority::{CertificateAuthority, CertificateRequest, KeyedCertificate, Usage};
 pub use error::Error;
 pub use files::write_private;

@@ -44,8 +44,11 @@ impl ControlPlane {
         let server = ApiServer::new(config, registry);
         access.prepare().await.context("writing the default objects")?;
         hooks.objects_done();
-        let (following, stopped) = (access.clone().run(), tasks.stop.clone());
-        tasks.spawn("authorization", async move { stopped.run_until_cancelled(following).await.unwrap_or_default() });
+        let (following, stopped) = (access.clone(), tasks.stop.clone());
+        tasks.spawn("access", async move {
+            stopped.run_until_cancelled(following.clone().run()).await;
+            following.leave().await;
+        });
         let (flow, stopped) = (server.clone(), tasks.stop.clone());
         tasks.spawn("priority and fairness", async move {
             stopped.run_until_cancelled(flow.follow_flow_control()).await.unwrap_or_default();

@@ -25,6 +25,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+use knarr_api::tree::STACK_SIZE;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command};
@@ -66,15 +67,24 @@ fn run(cli: Cli, report: &mut detach::Report) -> Result<()> {
                 return detach::run(&settings);
             }
             let runtime = runtime()?;
-            let outcome = runtime.block_on(up::run(settings, report));
+            let outcome = with_object_stack(|| runtime.block_on(up::run(settings, report)));
             runtime.shutdown_background();
-            outcome
+            outcome?
         }
     }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("knarr").build()?)
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.enable_all().thread_name("knarr").thread_stack_size(STACK_SIZE).build()?)
+}
+
+/// Runs on a thread that may handle objects of any depth, as the runtime's own threads may.
+fn with_object_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("main".into()).stack_size(STACK_SIZE).spawn_scoped(scope, run)?;
+        thread.join().map_err(|_| anyhow::anyhow!("a panic"))
+    })
 }
 
 /// `-v` shows what happens, `-vv` everything; `RUST_LOG` overrides both.

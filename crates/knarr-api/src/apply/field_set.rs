@@ -8,6 +8,8 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
+use crate::tree::MAX_FIELDS_DEPTH;
+
 /// A path from the root, in wire form.
 pub type FieldPath = Vec<Box<str>>;
 
@@ -38,6 +40,16 @@ impl FieldSet {
             let Some(entry) = set.children.get_mut(element) else { return };
             entry.member |= i + 1 == path.len();
             set = &mut entry.below;
+        }
+    }
+
+    /// Fills in what lies under an element; `fill` says whether the element is itself in the set. One that leaves nothing leaves no
+    /// trace.
+    pub fn fill(&mut self, element: Box<str>, fill: impl FnOnce(&mut FieldSet) -> bool) {
+        let mut entry = self.children.remove(&element).unwrap_or_default();
+        entry.member |= fill(&mut entry.below);
+        if entry.member || !entry.below.is_empty() {
+            self.children.insert(element, entry);
         }
     }
 
@@ -169,7 +181,7 @@ impl FieldSet {
 
     /// Reads `FieldsV1`; `None` where it is not well-formed.
     pub fn parse(fields: &Map<String, Value>) -> Option<FieldSet> {
-        Self::parse_at(fields, MAX_DEPTH)
+        Self::parse_at(fields, MAX_FIELDS_DEPTH)
     }
 
     fn parse_at(fields: &Map<String, Value>, depth: usize) -> Option<FieldSet> {
@@ -199,9 +211,6 @@ impl FieldSet {
         Value::Object(out)
     }
 }
-
-/// Deeper sets than any type has are refused, so that no input can exhaust the stack.
-const MAX_DEPTH: usize = 512;
 
 /// An element as this process writes it: JSON inside it compact and in key order.
 fn canonical(key: &str) -> Option<Box<str>> {

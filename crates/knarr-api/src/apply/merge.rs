@@ -38,15 +38,14 @@ impl<'s> Typed<'s> {
         config: &Map<String, Value>,
         depth: usize,
     ) -> Map<String, Value> {
-        let mut out = live.clone();
+        let kept = live.iter().filter(|(key, _)| !config.contains_key(*key));
+        let mut out: Map<String, Value> = kept.map(|(key, value)| (key.clone(), value.clone())).collect();
         for (key, value) in config {
             let merged = match (live.get(key), self.entry(atom, key)) {
                 (Some(old), Some(entry)) => self.merge_at(entry, old, value, depth),
                 _ => value.clone(),
             };
-            if merged.is_null() {
-                out.remove(key);
-            } else {
+            if !merged.is_null() {
                 out.insert(key.clone(), merged);
             }
         }

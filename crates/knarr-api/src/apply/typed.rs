@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::field_set::{FieldPath, FieldSet, shown};
 use crate::schema::{Field, ListKind, MapKind, Schema, Shape, Special, Type, TypeId};
+use crate::tree;
 
 /// How a node is merged.
 #[derive(Clone, Copy)]
@@ -25,7 +26,7 @@ pub enum Atom<'s> {
 }
 
 /// Deeper values than any type has are leaves, so that no input can exhaust the stack.
-pub const MAX_DEPTH: usize = 512;
+pub const MAX_DEPTH: usize = tree::MAX_FIELDS_DEPTH;
 
 #[derive(Clone, Copy)]
 pub struct Typed<'s> {
@@ -139,35 +140,36 @@ impl<'s> Typed<'s> {
     /// Every path that a configuration sets, for the manager that applies it.
     pub fn field_set(self, atom: Atom<'s>, value: &Value) -> FieldSet {
         let mut set = FieldSet::default();
-        self.collect(atom, value, &mut FieldPath::new(), &mut set);
+        self.collect(atom, value, MAX_DEPTH, &mut set);
         set
     }
 
-    fn collect(self, atom: Atom<'s>, value: &Value, path: &mut FieldPath, set: &mut FieldSet) {
+    /// Collects what a value sets below itself; whether it is to be in the set itself.
+    fn collect(self, atom: Atom<'s>, value: &Value, depth: usize, set: &mut FieldSet) -> bool {
         match (atom, value) {
-            (Atom::Struct(_) | Atom::Map(_) | Atom::Deduced, Value::Object(map)) if path.len() < MAX_DEPTH => {
+            (Atom::Struct(_) | Atom::Map(_) | Atom::Deduced, Value::Object(map)) if depth > 0 => {
                 for (key, value) in map {
                     let Some(entry) = self.entry(atom, key) else { continue };
-                    path.push(format!("f:{key}").into());
-                    self.collect(entry, value, path, set);
                     let free = !matches!(atom, Atom::Struct(ty) if ty.field(key).is_some());
-                    if free || value.is_null() || value.as_object().is_some_and(Map::is_empty) {
-                        set.insert(path);
-                    }
-                    path.pop();
+                    let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
+                    set.fill(format!("f:{key}").into(), |below| {
+                        self.collect(entry, value, depth - 1, below) || free || empty
+                    });
                 }
+                false
             }
-            (Atom::Set | Atom::Keyed(..), Value::Array(list)) => {
+            (Atom::Set | Atom::Keyed(..), Value::Array(list)) if depth > 0 => {
                 for item in list {
                     let Ok(element) = self.element(atom, item) else { continue };
-                    path.push(element);
-                    self.collect(self.list_item(atom), item, path, set);
-                    set.insert(path);
-                    path.pop();
+                    set.fill(element, |below| {
+                        self.collect(self.list_item(atom), item, depth - 1, below);
+                        true
+                    });
                 }
+                false
             }
-            (Atom::Struct(_) | Atom::Map(_) | Atom::Set | Atom::Keyed(..), _) => {}
-            _ => set.insert(path),
+            (Atom::Struct(_) | Atom::Map(_) | Atom::Set | Atom::Keyed(..), _) => false,
+            _ => true,
         }
     }
 

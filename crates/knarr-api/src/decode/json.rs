@@ -15,9 +15,7 @@ use serde_json::{Map, Number, Value};
 use super::scalar;
 use crate::quantity::Quantity;
 use crate::schema::{Field, GoField, Presence, Schema, Shape, Special, Type, TypeId};
-
-/// How deep a tree may be. Trees are walked and dropped by recursion, so this bounds the stack everywhere.
-pub const MAX_TREE_DEPTH: usize = 500;
+use crate::tree::MAX_DEPTH;
 
 /// At most so many strict errors are collected.
 const MAX_STRICT_ERRORS: usize = 100;
@@ -156,7 +154,7 @@ impl<'a> Decoder<'a> {
 
     /// A value of `shape`; `None` where it is null or of a wrong type (which is then remembered).
     fn value(&mut self, shape: &Shape, go_type: &str, place: Place<'_>) -> Decoded<Option<Value>> {
-        if place.depth > MAX_TREE_DEPTH {
+        if place.depth > MAX_DEPTH {
             return Err(Fatal("exceeded max depth".to_string()));
         }
         match shape {
@@ -395,7 +393,7 @@ impl<'a> Decoder<'a> {
 
     /// Any JSON, as it is.
     fn untyped(&mut self, place: Place<'_>) -> Decoded<Value> {
-        if place.depth > MAX_TREE_DEPTH {
+        if place.depth > MAX_DEPTH {
             return Err(Fatal("exceeded max depth".to_string()));
         }
         match self.peek() {

@@ -3,25 +3,18 @@
 //! This pass runs before any tree is built, so that the decoder behind it may take well-formed input for granted, and it
 //! needs no recursion, so that depth costs a bit a level.
 
-/// How deep objects and arrays may nest.
-pub const MAX_DEPTH: usize = 10_000;
+use crate::tree::MAX_DEPTH;
 
 struct Scanner<'a> {
     src: &'a [u8],
     pos: usize,
     /// One entry an open container: whether it is an object.
     open: Vec<bool>,
-    most: usize,
 }
 
 /// Checks one JSON document with nothing behind it.
 pub fn check(src: &[u8]) -> Result<(), String> {
-    check_to_depth(src, MAX_DEPTH)
-}
-
-/// As [`check`], for documents whose tree is then built by recursion.
-pub fn check_to_depth(src: &[u8], most: usize) -> Result<(), String> {
-    let mut scanner = Scanner { src, pos: 0, open: Vec::new(), most };
+    let mut scanner = Scanner { src, pos: 0, open: Vec::new() };
     scanner.document()?;
     scanner.space();
     match scanner.peek() {
@@ -107,7 +100,7 @@ impl Scanner<'_> {
     }
 
     fn push(&mut self, object: bool, byte: u8) -> Result<(), String> {
-        if self.open.len() >= self.most {
+        if self.open.len() >= MAX_DEPTH {
             return Err(invalid(byte, "exceeded max depth"));
         }
         self.open.push(object);

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::{go_kind, parse as parse_json, undecodable, unprocessable};
 use crate::object::Object;
 use crate::status::{Reason, StatusError};
+use crate::tree;
 
 /// Upstream's limit of operations in one patch.
 const MAX_OPERATIONS: usize = 10_000;
@@ -94,6 +95,12 @@ fn step(document: &mut Value, operation: &Map<String, Value>) -> Applied<()> {
     }
 }
 
+/// Refuses what would make the document deeper than any may be: copies of copies grow without end.
+fn check_depth(path: &str, value: &Value) -> Applied<()> {
+    let depth = path.matches('/').count() + tree::depth(value);
+    if depth > tree::MAX_DEPTH { Err(Inapplicable) } else { Ok(()) }
+}
+
 /// The container that the path's last segment is looked up in, and that segment.
 fn container<'a>(document: &'a mut Value, path: &str) -> Applied<(&'a mut Value, String)> {
     let mut segments = path.split('/').skip(1).map(unescape);
@@ -127,6 +134,7 @@ fn index_below(bound: usize, key: &str) -> Applied<usize> {
 }
 
 fn add(document: &mut Value, path: &str, value: Value) -> Applied<()> {
+    check_depth(path, &value)?;
     match container(document, path)? {
         (Value::Object(map), key) => {
             map.insert(key, value);
@@ -160,6 +168,7 @@ fn replace(document: &mut Value, path: &str, value: Value) -> Applied<()> {
         *document = value;
         return Ok(());
     }
+    check_depth(path, &value)?;
     match container(document, path)? {
         (Value::Object(map), key) => {
             map.insert(key, value);

@@ -7,11 +7,11 @@ pub mod json;
 pub mod merge;
 pub mod strategic;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::decode::{MAX_TREE_DEPTH, syntax};
+use crate::decode::syntax;
 use crate::status::{Details, Reason, StatusError};
+use crate::tree;
 
 /// The answer to a well-formed patch that does not fit the object. Upstream keeps its reasons to itself.
 fn unprocessable() -> StatusError {
@@ -26,11 +26,8 @@ fn undecodable(why: impl std::fmt::Display) -> StatusError {
 
 /// Parses a patch, refusing what is no JSON in Go's words.
 fn parse(patch: &[u8]) -> Result<Value, String> {
-    syntax::check_to_depth(patch, MAX_TREE_DEPTH)?;
-    let mut reader = serde_json::Deserializer::from_slice(patch);
-    // The depth is known to be one that trees may have.
-    reader.disable_recursion_limit();
-    Value::deserialize(&mut reader).map_err(|error| error.to_string())
+    syntax::check(patch)?;
+    tree::parse(patch).map_err(|error| error.to_string())
 }
 
 /// Parses a patch that must be a JSON object. `null` is `None`.

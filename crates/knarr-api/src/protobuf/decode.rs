@@ -7,7 +7,9 @@ use serde_json::{Map, Number, Value};
 use super::encode::{JSON_SCHEMA, wrapped_list};
 use super::wire::{Payload, Reader};
 use super::{MAX_DEPTH, ProtobufError};
+use crate::decode::syntax;
 use crate::schema::{Field, Presence, Schema, Shape, Special, Type, TypeId};
+use crate::tree;
 
 type Decoded<T> = Result<T, ProtobufError>;
 
@@ -247,7 +249,10 @@ fn raw_json(bytes: &[u8], number: u32) -> Decoded<Value> {
     match text_at(bytes, number)? {
         None => Ok(Value::Null),
         Some(text) if text.is_empty() => Ok(Value::Null),
-        Some(text) => serde_json::from_str(&text).map_err(|_| ProtobufError::RawJson),
+        Some(text) => {
+            syntax::check(text.as_bytes()).map_err(|_| ProtobufError::RawJson)?;
+            tree::parse(text.as_bytes()).map_err(|_| ProtobufError::RawJson)
+        }
     }
 }
 

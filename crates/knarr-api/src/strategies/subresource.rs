@@ -2,9 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
+use super::row::carry;
 use crate::field::{ErrorList, FieldError, Path};
 use crate::object::{Object, ObjectExt};
 use crate::strategy::Context;
+use crate::validation::check::Checker;
+use crate::validation::core;
 
 fn names(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(|c| c.get("name").and_then(Value::as_str))
@@ -21,6 +24,10 @@ fn part<'a>(object: &'a Object, pointer: &str) -> &'a Value {
 
 /// Makes `object` the old one with only the part of this subresource changed.
 pub fn prepare(ctx: &Context, name: &str, object: &mut Object, old: &Object) {
+    if name == "finalize" {
+        // Who empties a namespace may change what any update may.
+        return carry(object, old, "status");
+    }
     let mut kept = old.clone();
     // Optimistic concurrency and field ownership are the writer's.
     for field in ["resourceVersion", "managedFields"] {
@@ -89,6 +96,11 @@ pub fn validate(name: &str, object: &Object, old: &Object) -> ErrorList {
     match name {
         "ephemeralcontainers" => ephemeral_containers(object, old),
         "approval" => approval(object, old),
+        "finalize" => {
+            let mut checker = Checker::new();
+            core::namespace(&mut checker, object);
+            checker.into_errors()
+        }
         _ => ErrorList::new(),
     }
 }

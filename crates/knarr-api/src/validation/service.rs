@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::check::{Checker, equal, has, int, is_empty, list, parse_ip, repeated, repeated_items, repeated_text, text};
+use super::check::{Checker, has, int, is_empty, list, parse_ip, repeated, repeated_items, repeated_text, text};
 use super::labels;
 use crate::names;
 use crate::object::Object;
@@ -19,35 +19,50 @@ fn is_external_name(service: &Value) -> bool {
     kind(service) == "ExternalName"
 }
 
+fn needs_node_ports(service: &Value) -> bool {
+    match kind(service) {
+        "NodePort" => true,
+        "LoadBalancer" => service["spec"]["allocateLoadBalancerNodePorts"] != false,
+        _ => false,
+    }
+}
+
+fn may_have_node_ports(service: &Value) -> bool {
+    matches!(kind(service), "NodePort" | "LoadBalancer")
+}
+
+fn needs_health_port(service: &Value) -> bool {
+    kind(service) == "LoadBalancer" && text(&service["spec"], "externalTrafficPolicy") == "Local"
+}
+
+/// Whether the world outside may reach it, so that it has a policy for that traffic.
+fn externally_accessible(service: &Value) -> bool {
+    may_have_node_ports(service) || (kind(service) == "ClusterIP" && !list(&service["spec"], "externalIPs").is_empty())
+}
+
 /// Keeps `clusterIP` and `clusterIPs` in step where the user gave one of them.
 pub fn sync_cluster_ips(service: &mut Object, old: &Value) {
     let spec = &mut service["spec"];
-    let (one, many) = (text(spec, "clusterIP").to_string(), list(spec, "clusterIPs").to_vec());
+    let (one, many) = (text(spec, "clusterIP").to_string(), list(spec, "clusterIPs"));
     if old.is_null() {
         if !one.is_empty() && many.is_empty() {
             spec["clusterIPs"] = json!([one]);
         }
         return;
     }
-    let before = text(&old["spec"], "clusterIP");
-    let before_many = list(&old["spec"], "clusterIPs");
-    if one != before && equal(&many.clone().into(), &before_many.to_vec().into()) {
+    let (before, before_many) = (text(&old["spec"], "clusterIP"), list(&old["spec"], "clusterIPs"));
+    let same_many = many == before_many;
+    match one == before {
+        true if many.is_empty() && !before_many.is_empty() => spec["clusterIPs"] = old["spec"]["clusterIPs"].clone(),
         // Only the single field changed: the list follows.
-        if one.is_empty() {
-            spec["clusterIPs"] = Value::Null;
-        } else if let Some(first) = spec["clusterIPs"].as_array_mut().and_then(|l| l.first_mut()) {
-            *first = one.into();
-        } else {
-            spec["clusterIPs"] = json!([one]);
-        }
-    } else if one != before && !one.is_empty() && many.is_empty() {
-        spec["clusterIPs"] = json!([one]);
-    } else if one == before && many.is_empty() && !before_many.is_empty() {
-        spec["clusterIP"] = "".into();
+        false if same_many && one.is_empty() => spec["clusterIPs"] = Value::Null,
+        false if same_many => spec["clusterIPs"] = json!([one]),
+        _ => {}
     }
 }
 
-/// What an update leaves out and the server had filled in stays: addresses, families, ports.
+/// What an update leaves out and the server had filled in stays: addresses, families, ports. What the new type has no use
+/// for goes.
 pub fn prepare_update(service: &mut Object, old: &Object) {
     patch_allocated(service, old);
     sync_cluster_ips(service, old);
@@ -55,69 +70,78 @@ pub fn prepare_update(service: &mut Object, old: &Object) {
 }
 
 fn patch_allocated(service: &mut Object, old: &Object) {
-    if is_external_name(service) || is_external_name(old) {
-        return;
-    }
-    let both_external = |k: &str| matches!(k, "NodePort" | "LoadBalancer");
-    let keep_ports = both_external(kind(service)) && both_external(kind(old));
-    let spec = &mut service["spec"];
-    if is_empty(spec, "clusterIP") && is_empty(spec, "clusterIPs") {
-        spec["clusterIP"] = old["spec"]["clusterIP"].clone();
-        spec["clusterIPs"] = old["spec"]["clusterIPs"].clone();
-    } else if is_empty(spec, "clusterIPs") && spec["clusterIP"] == old["spec"]["clusterIP"] {
-        spec["clusterIPs"] = old["spec"]["clusterIPs"].clone();
-    }
-    for field in ["ipFamilies", "ipFamilyPolicy"] {
-        if is_empty(spec, field) && has(&old["spec"], field) {
-            spec[field] = old["spec"][field].clone();
+    if !is_external_name(service) && !is_external_name(old) {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            fill(service, old, field);
         }
     }
-    if keep_ports {
-        keep_node_ports(spec, &old["spec"]);
+    if needs_node_ports(service) && needs_node_ports(old) {
+        keep_node_ports(&mut service["spec"], &old["spec"]);
     }
-    let local = text(spec, "type") == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local";
-    if local && is_empty(spec, "healthCheckNodePort") && has(&old["spec"], "healthCheckNodePort") {
-        spec["healthCheckNodePort"] = old["spec"]["healthCheckNodePort"].clone();
+    if needs_health_port(service) && needs_health_port(old) {
+        fill(service, old, "healthCheckNodePort");
     }
 }
 
+fn fill(service: &mut Object, old: &Object, field: &str) {
+    if is_empty(&service["spec"], field) && has(&old["spec"], field) {
+        service["spec"][field] = old["spec"][field].clone();
+    }
+}
+
+fn node_ports(spec: &Value) -> Vec<i64> {
+    list(spec, "ports").iter().filter_map(|port| int(port, "nodePort")).filter(|port| *port != 0).collect()
+}
+
+/// Ports are the same by their names; a number that another port of the new list has is not given twice.
 fn keep_node_ports(spec: &mut Value, old: &Value) {
-    let key = |p: &Value| (text(p, "protocol").to_string(), p["port"].clone());
+    let used = node_ports(spec);
     for port in spec["ports"].as_array_mut().into_iter().flatten() {
         if int(port, "nodePort").unwrap_or(0) == 0
-            && let Some(before) = list(old, "ports").iter().find(|o| key(o) == key(port))
-            && has(before, "nodePort")
+            && let Some(before) = list(old, "ports").iter().find(|before| text(before, "name") == text(port, "name"))
+            && let Some(number) = int(before, "nodePort").filter(|number| *number != 0 && !used.contains(number))
         {
-            port["nodePort"] = before["nodePort"].clone();
+            port["nodePort"] = number.into();
         }
     }
 }
 
-/// A change of type drops what the new type has not, if the user left it as it was.
+/// A change of type drops what the new type has not, if the user left it as it was: what they changed is the
+/// validation's to refuse.
 fn drop_for_type(service: &mut Object, old: &Object) {
-    let unchanged = |service: &Value, field: &str| service["spec"][field] == old["spec"][field];
+    let unchanged = |fields: &[&str]| fields.iter().all(|field| service["spec"][*field] == old["spec"][*field]);
     let mut drop: Vec<&str> = Vec::new();
-    if is_external_name(service) && !is_external_name(old) {
-        drop.extend(
-            ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"].iter().filter(|f| unchanged(service, f)),
-        );
+    let mut no_longer = |applies: fn(&Value) -> bool, fields: &[&'static str]| {
+        if applies(old) && !applies(service) && unchanged(fields) {
+            drop.extend(fields);
+        }
+    };
+    no_longer(|s| !is_external_name(s), &["clusterIP", "clusterIPs"]);
+    no_longer(|s| !is_external_name(s), &["ipFamilies"]);
+    no_longer(|s| !is_external_name(s), &["ipFamilyPolicy"]);
+    no_longer(needs_health_port, &["healthCheckNodePort"]);
+    no_longer(|s| kind(s) == "LoadBalancer", &["allocateLoadBalancerNodePorts"]);
+    no_longer(|s| kind(s) == "LoadBalancer", &["loadBalancerClass"]);
+    no_longer(externally_accessible, &["externalTrafficPolicy"]);
+    let before = node_ports(&old["spec"]);
+    let only_old_ports = node_ports(&service["spec"]).iter().all(|port| before.contains(port));
+    let no_node_ports = may_have_node_ports(old) && !may_have_node_ports(service) && only_old_ports;
+    let balanced = kind(service) == "LoadBalancer";
+    let Some(spec) = service["spec"].as_object_mut() else { return };
+    for field in drop {
+        spec.remove(field);
     }
-    if kind(old) == "LoadBalancer" && kind(service) != "LoadBalancer" {
-        drop.extend(
-            ["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"]
-                .iter()
-                .filter(|f| unchanged(service, f)),
-        );
+    if no_node_ports {
+        let ports = spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten();
+        ports.filter_map(Value::as_object_mut).for_each(|port| drop_field(port, "nodePort"));
     }
-    let outside = |s: &Value| matches!(kind(s), "NodePort" | "LoadBalancer");
-    if outside(old) && !outside(service) && unchanged(service, "externalTrafficPolicy") {
-        drop.push("externalTrafficPolicy");
+    if let (false, Some(status)) = (balanced, service.get_mut("status").filter(|status| status.is_object())) {
+        status["loadBalancer"] = json!({});
     }
-    if let Some(spec) = service["spec"].as_object_mut() {
-        drop.into_iter().for_each(|field| {
-            spec.remove(field);
-        });
-    }
+}
+
+fn drop_field(map: &mut serde_json::Map<String, Value>, field: &str) {
+    map.remove(field);
 }
 
 pub fn validate(c: &mut Checker, service: &Value) {
@@ -154,7 +178,7 @@ pub fn validate(c: &mut Checker, service: &Value) {
         }
         c.choice(spec, "type", &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
         validate_load_balancer(c, spec);
-        validate_traffic(c, spec);
+        validate_traffic(c, service);
     });
 }
 
@@ -299,17 +323,15 @@ fn validate_load_balancer(c: &mut Checker, spec: &Value) {
     }
 }
 
-fn validate_traffic(c: &mut Checker, spec: &Value) {
-    let kind = text(spec, "type");
-    let outside =
-        matches!(kind, "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && !list(spec, "externalIPs").is_empty());
-    if outside {
+fn validate_traffic(c: &mut Checker, service: &Value) {
+    let spec = &service["spec"];
+    if externally_accessible(service) {
         c.choice(spec, "externalTrafficPolicy", &["Cluster", "Local"]);
     } else if !is_empty(spec, "externalTrafficPolicy") {
         let why = "may only be set for externally-accessible services";
         c.invalid("externalTrafficPolicy", &spec["externalTrafficPolicy"], why);
     }
-    let checked = kind == "LoadBalancer" && text(spec, "externalTrafficPolicy") == "Local";
+    let checked = needs_health_port(service);
     let port = int(spec, "healthCheckNodePort").unwrap_or(0);
     if !checked && port != 0 {
         let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
@@ -344,9 +366,8 @@ pub fn validate_update(c: &mut Checker, service: &Value, old: &Value) {
         if both && spec["loadBalancerClass"] != before["loadBalancerClass"] {
             c.invalid("loadBalancerClass", &spec["loadBalancerClass"], "may not change once set");
         }
-        let checked = |s: &Value| text(s, "type") == "LoadBalancer" && text(s, "externalTrafficPolicy") == "Local";
         let port = |s: &Value| int(s, "healthCheckNodePort").unwrap_or(0);
-        if checked(spec) && checked(before) && port(spec) != port(before) {
+        if needs_health_port(service) && needs_health_port(old) && port(spec) != port(before) {
             c.forbidden("healthCheckNodePort", "field is immutable");
         }
     });

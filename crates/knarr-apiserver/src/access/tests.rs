@@ -50,13 +50,10 @@ async fn review(access: &Access, group: &'static str, resource: &'static str, us
     let gvr = knarr_api::GroupVersionResource::new(group, "v1", resource);
     let call = Call {
         resource: knarr_api::resource::built_in().by_gvr(&gvr).unwrap().clone(),
-        subresource: String::new(),
-        verb: "create".into(),
         namespace: String::new(),
         name: String::new(),
         user: Arc::new(user),
         object,
-        options: json!({}),
         dry_run: false,
     };
     let handler = access.handlers.find(group, resource, "").unwrap();

@@ -3,6 +3,7 @@
 mod certificates;
 mod chain;
 mod limit_ranger;
+mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
 mod nodes;
@@ -11,7 +12,9 @@ mod policy;
 mod priority;
 mod rbac_escalation;
 mod refusal;
+mod reinvocation;
 mod resource_quota;
+mod rules;
 mod runtime_class;
 mod service_account;
 mod storage;
@@ -83,8 +86,23 @@ pub struct Reinvocation {
     pub wanted: bool,
     /// This is the second round; there is no third.
     pub second_round: bool,
-    policies: policy::Memory,
-    webhooks: webhook::Memory,
+    policies: reinvocation::Memory,
+    webhooks: reinvocation::Memory,
+}
+
+/// The request's namespace as webhooks and policies see it: that of a namespace is its own name.
+fn namespace_of(request: &Request) -> &str {
+    let is_namespace = request.resource.group.is_empty() && request.resource.resource == "namespaces";
+    if is_namespace && request.namespace.is_empty() { &request.name } else { &request.namespace }
+}
+
+fn operation_name(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Create => "CREATE",
+        Operation::Update => "UPDATE",
+        Operation::Delete => "DELETE",
+        Operation::Connect => "CONNECT",
+    }
 }
 
 /// One admission plug-in, upstream's name and behaviour. All plug-ins mutate, in order, then all validate.

@@ -1,6 +1,8 @@
 //! Numbers that only the API server may hand out: cluster IPs and node ports.
 
+mod addresses;
 mod families;
+mod node_ports;
 mod pool;
 mod ranges;
 mod services;
@@ -12,9 +14,10 @@ pub use ranges::{AddressRange, PortRange};
 pub use services::ServiceAllocator;
 
 /// What a write reserved. Dropped without [`Reservation::commit`], everything taken is given back.
+#[async_trait]
 pub trait Reservation: Send {
     /// The write is in the store: keep what is new, release what is no longer used.
-    fn commit(self: Box<Self>);
+    async fn commit(self: Box<Self>);
 }
 
 /// Runs around a write, between mutating admission and validation, for the resources that need numbers.
@@ -31,5 +34,5 @@ pub trait Allocator: Send + Sync {
     ) -> Result<Option<Box<dyn Reservation>>, StatusError>;
 
     /// The object is gone from the store.
-    fn released(&self, object: &Object);
+    async fn released(&self, object: &Object);
 }

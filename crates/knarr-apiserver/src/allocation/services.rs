@@ -1,65 +1,83 @@
 //! Cluster IPs, node ports and health check ports of services.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use knarr_api::field::{FieldError, Path};
 use knarr_api::object::ObjectExt;
 use knarr_api::{GroupResource, GroupVersionKind, Object, StatusError};
-use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::TaskTracker;
 
-use super::pool::Pool;
+use super::addresses::{Addresses, Owner, Take, cluster_ips, ip_addresses};
+use super::node_ports::NodePorts;
 use super::ranges::{AddressRange, PortRange};
 use super::{Allocator, Reservation, families};
-use crate::objects::Objects;
+use crate::objects::{Change, Objects};
 
-struct Pools {
-    addresses: Pool,
-    ports: Pool,
+/// How long after a change of the addresses it is looked whether they still fit the services.
+const REPAIR_DELAY: Duration = Duration::from_secs(70);
+
+/// The allocator of services.
+#[derive(Clone)]
+pub struct ServiceAllocator(Arc<Numbers>);
+
+struct Numbers {
+    addresses: Addresses,
+    ports: NodePorts,
+    objects: Arc<dyn Objects>,
+    /// What failed writes give back.
+    releases: TaskTracker,
 }
 
-/// The allocator of services. What is taken is what stored services have: it is read at start and kept by their writes.
-pub struct ServiceAllocator {
-    addresses: AddressRange,
-    ports: PortRange,
-    pools: Arc<Mutex<Pools>>,
-}
-
-/// A number of one of the pools, by offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Number {
-    Address(u64),
+    Address(IpAddr),
+    /// By offset.
     Port(u64),
 }
 
-fn release(pools: &mut Pools, number: Number, owner: &str) {
-    match number {
-        Number::Address(n) => pools.addresses.release(n, owner),
-        Number::Port(n) => pools.ports.release(n, owner),
-    }
-}
-
 struct Taken {
-    pools: Arc<Mutex<Pools>>,
-    owner: String,
+    numbers: Arc<Numbers>,
+    owner: Owner,
+    dry_run: bool,
+    /// What the owner had before this write.
+    held: Vec<Number>,
     taken: Vec<Number>,
     obsolete: Vec<Number>,
 }
 
+impl Taken {
+    fn note_address(&mut self, address: IpAddr) {
+        // A dry run has taken none.
+        if !self.dry_run {
+            self.taken.push(Number::Address(address));
+        }
+    }
+}
+
+#[async_trait]
 impl Reservation for Taken {
-    fn commit(mut self: Box<Self>) {
-        self.taken = std::mem::take(&mut self.obsolete);
-        // Dropping gives back what is obsolete.
+    async fn commit(mut self: Box<Self>) {
+        self.taken.clear();
+        self.numbers.release(&std::mem::take(&mut self.obsolete), &self.owner).await;
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let mut pools = self.pools.lock();
-        for number in self.taken.drain(..) {
-            release(&mut pools, number, &self.owner);
+        if self.taken.is_empty() {
+            return;
+        }
+        let (numbers, owner, taken) = (self.numbers.clone(), self.owner.clone(), std::mem::take(&mut self.taken));
+        // Where no runtime is left to give them back, the next start finds them without a service.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            self.numbers.releases.spawn_on(async move { numbers.release(&taken, &owner).await }, &runtime);
         }
     }
 }
@@ -103,111 +121,86 @@ fn number(value: &Value, field: &str) -> i64 {
     value.get(field).and_then(Value::as_i64).unwrap_or_default()
 }
 
-fn owner(object: &Object) -> String {
-    format!("{}/{}", object.namespace(), object.name())
-}
-
-impl ServiceAllocator {
-    pub fn new(addresses: AddressRange, ports: PortRange) -> Self {
-        let pools = Pools {
-            addresses: Pool::new(addresses.size(), addresses.band()),
-            ports: Pool::new(ports.size(), ports.band()),
-        };
-        ServiceAllocator { addresses, ports, pools: Arc::new(Mutex::new(pools)) }
-    }
-
-    /// Takes what stored services have. Run before the first request is served.
-    pub async fn load(&self, objects: &dyn Objects) -> Result<(), StatusError> {
-        let services = objects.list(&GroupResource::new("", "services"), "").await?;
-        let mut pools = self.pools.lock();
-        for service in services {
-            let owner = owner(&service);
-            for number in self.numbers(&service) {
-                let taken = match number {
-                    Number::Address(n) => pools.addresses.take(n, &owner),
-                    Number::Port(n) => pools.ports.take(n, &owner),
-                };
-                if !taken {
-                    tracing::warn!(service = owner, ?number, "a stored service has an address or port of another");
-                }
+impl Numbers {
+    async fn release(&self, numbers: &[Number], owner: &Owner) {
+        for number in numbers {
+            match number {
+                Number::Address(address) => self.addresses.release(*address, owner).await,
+                Number::Port(offset) => self.ports.release(*offset).await,
             }
         }
-        Ok(())
     }
 
-    /// Everything an object holds.
-    fn numbers(&self, object: &Object) -> Vec<Number> {
+    /// The offsets of every port that an object has.
+    fn ports_of(&self, object: &Object) -> Vec<u64> {
         let spec = &object["spec"];
-        let mut out = Vec::new();
-        if needs_address(spec) {
-            let listed =
-                spec.get("clusterIPs").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-            let first = Some(text(spec, "clusterIP"));
-            for address in listed.chain(first) {
-                let offset = address.parse().ok().and_then(|a| self.addresses.offset(a)).map(Number::Address);
-                out.extend(offset.filter(|n| !out.contains(n)));
-            }
-        }
         let mut used: Vec<i64> = Vec::new();
         if may_have_node_ports(spec) {
             used.extend(ports(spec).iter().map(|p| number(p, "nodePort")));
         }
         used.push(number(spec, "healthCheckNodePort"));
-        for port in used {
-            let offset = self.ports.offset(port).map(Number::Port);
-            out.extend(offset.filter(|n| !out.contains(n)));
-        }
-        out
+        let mut offsets: Vec<u64> = used.into_iter().filter_map(|port| self.ports.range.offset(port)).collect();
+        offsets.sort_unstable();
+        offsets.dedup();
+        offsets
     }
 
-    fn complete(&self, object: &mut Object, old: Option<&Object>, taken: &mut Taken) -> Result<(), StatusError> {
+    /// Everything an object holds.
+    fn of(&self, object: &Object) -> Vec<Number> {
+        let addresses = cluster_ips(object).into_iter().map(Number::Address);
+        addresses.chain(self.ports_of(object).into_iter().map(Number::Port)).collect()
+    }
+
+    async fn services(&self) -> Result<Vec<Arc<Object>>, StatusError> {
+        self.objects.list(&GroupResource::new("", "services"), "").await
+    }
+
+    async fn complete(&self, object: &mut Object, old: Option<&Object>, taken: &mut Taken) -> Result<(), StatusError> {
         let name = object.name().to_string();
         if needs_address(&object["spec"]) {
             normalize_addresses(object);
             families::complete(object, &name, self.addresses.family())?;
-            self.take_address(object, &name, taken)?;
+            self.take_address(object, &name, taken).await?;
         }
         let had_ports = old.is_some_and(|o| may_have_node_ports(&o["spec"]));
         if needs_node_ports(&object["spec"]) || (may_have_node_ports(&object["spec"]) && !had_ports) {
-            self.take_ports(object, &name, taken)?;
+            self.take_ports(object, &name, taken).await?;
         }
         if needs_health_port(&object["spec"]) {
-            self.take_health_port(object, taken)?;
+            self.take_health_port(object, taken).await?;
         }
         Ok(())
     }
 
-    fn take_address(&self, object: &mut Object, name: &str, taken: &mut Taken) -> Result<(), StatusError> {
+    async fn take_address(&self, object: &mut Object, name: &str, taken: &mut Taken) -> Result<(), StatusError> {
         let spec = &mut object["spec"];
         if families::is_headless(spec) {
             return Ok(());
         }
-        let mut pools = self.pools.lock();
         let wanted = text(spec, "clusterIP");
         if wanted.is_empty() {
-            let Some(offset) = pools.addresses.take_any(&taken.owner) else {
+            let Some(address) = self.addresses.take_any(&taken.owner, taken.dry_run).await? else {
                 return Err(StatusError::internal("failed to allocate a serviceIP: range is full"));
             };
-            taken.taken.push(Number::Address(offset));
-            let address = self.addresses.address(offset).to_string();
-            spec["clusterIP"] = address.clone().into();
+            taken.note_address(address);
+            let address = address.to_string();
             spec["clusterIPs"] = json!([address]);
+            spec["clusterIP"] = address.into();
             return Ok(());
         }
         // What is no address at all is the validation's to refuse.
         let Ok(address) = wanted.parse::<IpAddr>() else { return Ok(()) };
-        let why = match self.addresses.offset(address) {
-            None => format!(
-                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
-                self.addresses.shown()
-            ),
-            Some(offset) if pools.addresses.available(offset, &taken.owner) => {
-                if pools.addresses.take(offset, &taken.owner) {
-                    taken.taken.push(Number::Address(offset));
-                }
+        if taken.held.contains(&Number::Address(address)) {
+            return Ok(());
+        }
+        let why = match self.addresses.take(address, &taken.owner, taken.dry_run).await? {
+            Take::Held => return Ok(()),
+            Take::Taken => {
+                taken.note_address(address);
                 return Ok(());
             }
-            Some(_) => "provided IP is already allocated".to_string(),
+            Take::OutOfRange => "the provided network does not match the current range",
+            Take::Anothers => "provided IP is already allocated",
         };
         let root = Path::ROOT;
         let path = root.child("spec");
@@ -215,73 +208,139 @@ impl ServiceAllocator {
         Err(invalid(name, FieldError::invalid(&path.child("clusterIPs"), &spec["clusterIPs"], why)))
     }
 
-    fn take_ports(&self, object: &mut Object, name: &str, taken: &mut Taken) -> Result<(), StatusError> {
-        let root = Path::ROOT;
-        let spec_path = root.child("spec");
-        let ports_path = spec_path.child("ports");
+    /// Takes a port by its number, or says why it cannot be had.
+    async fn take_port(&self, wanted: i64, taken: &mut Taken) -> Result<Result<(), String>, StatusError> {
+        let Some(offset) = self.ports.range.offset(wanted) else {
+            let range = self.ports.range.shown();
+            return Ok(Err(format!("provided port is not in the valid range. The range of valid ports is {range}")));
+        };
+        let number = Number::Port(offset);
+        if taken.held.contains(&number) {
+            return Ok(Ok(()));
+        }
+        if !self.ports.take(offset).await? {
+            return Ok(Err("provided port is already allocated".into()));
+        }
+        taken.taken.push(number);
+        Ok(Ok(()))
+    }
+
+    async fn take_any_port(&self, taken: &mut Taken) -> Result<Option<u64>, StatusError> {
+        let Some(offset) = self.ports.take_any().await? else { return Ok(None) };
+        taken.taken.push(Number::Port(offset));
+        Ok(Some(self.ports.range.port(offset)))
+    }
+
+    async fn take_ports(&self, object: &mut Object, name: &str, taken: &mut Taken) -> Result<(), StatusError> {
         let allocates = needs_node_ports(&object["spec"]);
-        let mut pools = self.pools.lock();
         // One number may serve one service under several protocols.
         let mut mine: Vec<(i64, String)> = Vec::new();
         let Some(list) = object["spec"]["ports"].as_array_mut() else { return Ok(()) };
         for (i, port) in list.iter().enumerate().filter(|(_, p)| number(p, "nodePort") != 0) {
-            let wanted = number(port, "nodePort");
-            let protocol = text(port, "protocol").to_string();
-            let shared = mine.iter().any(|(n, p)| *n == wanted && *p != protocol);
-            let why = match self.ports.offset(wanted) {
-                None => format!(
-                    "provided port is not in the valid range. The range of valid ports is {}",
-                    self.ports.shown()
-                ),
-                Some(_) if mine.contains(&(wanted, protocol.clone())) => "provided port is already allocated".into(),
-                Some(offset) if shared || pools.ports.available(offset, &taken.owner) => {
-                    if !shared && pools.ports.take(offset, &taken.owner) {
-                        taken.taken.push(Number::Port(offset));
-                    }
-                    mine.push((wanted, protocol));
-                    continue;
-                }
-                Some(_) => "provided port is already allocated".into(),
+            let (wanted, protocol) = (number(port, "nodePort"), text(port, "protocol").to_string());
+            let outcome = match mine.iter().find(|(taken, _)| *taken == wanted) {
+                Some((_, other)) if *other == protocol => Err("provided port is already allocated".to_string()),
+                Some(_) => Ok(()),
+                None => self.take_port(wanted, taken).await?,
             };
-            let path = ports_path.index(i);
-            return Err(invalid(name, FieldError::invalid(&path.child("nodePort"), &port["nodePort"], why)));
+            if let Err(why) = outcome {
+                let path = format!("spec.ports[{i}].nodePort");
+                return Err(invalid(name, FieldError::invalid(&Path::ROOT.child(&path), &port["nodePort"], why)));
+            }
+            mine.push((wanted, protocol));
         }
         for port in list.iter_mut().filter(|p| allocates && number(p, "nodePort") == 0) {
-            let (number_of_port, protocol) = (number(port, "port"), text(port, "protocol").to_string());
-            let Some(offset) = pools.ports.take_any(&taken.owner) else {
+            let Some(number_of_node) = self.take_any_port(taken).await? else {
+                let (protocol, number_of_port) = (text(port, "protocol"), number(port, "port"));
                 return Err(StatusError::internal(format!(
                     "failed to allocate a nodePort for {protocol} port {number_of_port}: range is full"
                 )));
             };
-            taken.taken.push(Number::Port(offset));
-            port["nodePort"] = self.ports.port(offset).into();
+            port["nodePort"] = number_of_node.into();
         }
         Ok(())
     }
 
-    fn take_health_port(&self, object: &mut Object, taken: &mut Taken) -> Result<(), StatusError> {
+    async fn take_health_port(&self, object: &mut Object, taken: &mut Taken) -> Result<(), StatusError> {
         let spec = &mut object["spec"];
         let wanted = number(spec, "healthCheckNodePort");
-        let mut pools = self.pools.lock();
         if wanted == 0 {
-            let Some(offset) = pools.ports.take_any(&taken.owner) else {
+            let Some(port) = self.take_any_port(taken).await? else {
                 return Err(StatusError::internal("failed to allocate a HealthCheck NodePort : range is full"));
             };
-            taken.taken.push(Number::Port(offset));
-            spec["healthCheckNodePort"] = self.ports.port(offset).into();
+            spec["healthCheckNodePort"] = port.into();
             return Ok(());
         }
-        let why = match self.ports.offset(wanted) {
-            None => {
-                format!("provided port is not in the valid range. The range of valid ports is {}", self.ports.shown())
+        let outcome = self.take_port(wanted, taken).await?;
+        outcome.map_err(|why| {
+            StatusError::internal(format!("failed to allocate requested HealthCheck NodePort {wanted}: {why}"))
+        })
+    }
+
+    /// Makes what is taken what services have; true where another look is due. Ports that nobody used the last time either are
+    /// given back: a service that is on its way is there by then.
+    async fn repair(&self, unused: &mut HashSet<u64>) -> Result<bool, StatusError> {
+        let services = self.services().await?;
+        let used: HashSet<u64> = services.iter().flat_map(|service| self.ports_of(service)).collect();
+        let now_unused = self.ports.leaked(&used).await?;
+        for offset in now_unused.intersection(unused) {
+            self.ports.release(*offset).await;
+        }
+        *unused = now_unused.difference(unused).copied().collect();
+        Ok(self.addresses.repair(&services).await? || !unused.is_empty())
+    }
+}
+
+impl ServiceAllocator {
+    /// Addresses and ports of these ranges, for the services among `objects`.
+    pub fn new(addresses: AddressRange, ports: PortRange, objects: Arc<dyn Objects>) -> Self {
+        let shared = objects.clone().registry().filter(|registry| registry.is_shared());
+        ServiceAllocator(Arc::new(Numbers {
+            addresses: Addresses::new(addresses, objects.clone()),
+            ports: NodePorts::new(ports, shared.map(|registry| registry.store().clone())),
+            objects,
+            releases: TaskTracker::new(),
+        }))
+    }
+
+    /// Takes what stored services have. Run before the first request is served.
+    pub async fn load(&self) -> Result<(), StatusError> {
+        let services = self.0.services().await?;
+        let used = services.iter().flat_map(|service| self.0.ports_of(service)).collect();
+        self.0.ports.load(&used).await?;
+        self.0.addresses.repair(&services).await.map(|_| ())
+    }
+
+    /// Mends what failures left behind, until dropped: a while after addresses came or went, it is looked whether each has its
+    /// service and each service its address.
+    pub async fn run(&self) {
+        let mut changes = self.0.objects.watch(&ip_addresses());
+        let mut unused = HashSet::new();
+        let mut due = Some(Instant::now() + REPAIR_DELAY);
+        loop {
+            tokio::select! {
+                change = changes.next() => match change {
+                    None => return,
+                    Some(Change::Set { old: Some(_), .. } | Change::Synced) => {}
+                    Some(_) => due = due.or_else(|| Some(Instant::now() + REPAIR_DELAY)),
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    let again = self.0.repair(&mut unused).await.unwrap_or_else(|error| {
+                        tracing::warn!(%error, "cannot compare cluster IPs and services");
+                        true
+                    });
+                    due = again.then(|| Instant::now() + REPAIR_DELAY);
+                }
             }
-            Some(offset) if pools.ports.take(offset, &taken.owner) => {
-                taken.taken.push(Number::Port(offset));
-                return Ok(());
-            }
-            Some(_) => "provided port is already allocated".into(),
-        };
-        Err(StatusError::internal(format!("failed to allocate requested HealthCheck NodePort {wanted}: {why}")))
+        }
+    }
+
+    /// Everything that failed writes had to give back is given back.
+    #[cfg(test)]
+    async fn settled(&self) {
+        self.0.releases.close();
+        self.0.releases.wait().await;
+        self.0.releases.reopen();
     }
 }
 
@@ -296,45 +355,6 @@ fn normalize_addresses(object: &mut Object) {
     let listed = spec.get("clusterIPs").and_then(Value::as_array).is_some_and(|l| !l.is_empty());
     if !address.is_empty() && !listed {
         spec["clusterIPs"] = json!([address]);
-    }
-}
-
-/// What an update leaves out of the numbers it was given before is as it was.
-fn carry_over(object: &mut Object, old: &Object) {
-    let (spec, before) = (&mut object["spec"], &old["spec"]);
-    if needs_address(before) && needs_address(spec) {
-        if text(spec, "clusterIP").is_empty() {
-            spec["clusterIP"] = before["clusterIP"].clone();
-        }
-        let listed = spec.get("clusterIPs").and_then(Value::as_array).is_some_and(|l| !l.is_empty());
-        if !listed && spec["clusterIP"] == before["clusterIP"] {
-            spec["clusterIPs"] = before["clusterIPs"].clone();
-        }
-        for field in ["ipFamilies", "ipFamilyPolicy"] {
-            if spec.get(field).is_none_or(Value::is_null) && before.get(field).is_some() {
-                spec[field] = before[field].clone();
-            }
-        }
-    }
-    if needs_node_ports(before) && needs_node_ports(spec) {
-        carry_over_ports(spec, before);
-    }
-    if needs_health_port(before) && needs_health_port(spec) && number(spec, "healthCheckNodePort") == 0 {
-        spec["healthCheckNodePort"] = before["healthCheckNodePort"].clone();
-    }
-}
-
-fn carry_over_ports(spec: &mut Value, before: &Value) {
-    let mut used: Vec<i64> = ports(spec).iter().map(|p| number(p, "nodePort")).filter(|n| *n != 0).collect();
-    let Some(list) = spec["ports"].as_array_mut() else { return };
-    for port in list.iter_mut().filter(|p| number(p, "nodePort") == 0) {
-        let same =
-            |p: &&Value| number(p, "port") == number(port, "port") && text(p, "protocol") == text(port, "protocol");
-        let held = ports(before).iter().find(same).map(|p| number(p, "nodePort")).unwrap_or_default();
-        if held != 0 && !used.contains(&held) {
-            used.push(held);
-            port["nodePort"] = held.into();
-        }
     }
 }
 
@@ -353,28 +373,28 @@ impl Allocator for ServiceAllocator {
         if !object["spec"].is_object() {
             return Ok(None);
         }
-        if let Some(old) = old {
-            carry_over(object, old);
+        let held = old.map(|o| self.0.of(o)).unwrap_or_default();
+        let mut taken = Taken {
+            numbers: self.0.clone(),
+            owner: Owner::of(object),
+            dry_run,
+            held,
+            taken: Vec::new(),
+            obsolete: Vec::new(),
+        };
+        self.0.complete(object, old, &mut taken).await?;
+        if dry_run {
+            // It has seen what it would get.
+            self.0.release(&std::mem::take(&mut taken.taken), &taken.owner).await;
+            return Ok(None);
         }
-        let mut taken =
-            Taken { pools: self.pools.clone(), owner: owner(object), taken: Vec::new(), obsolete: Vec::new() };
-        let held = old.map(|o| self.numbers(o)).unwrap_or_default();
-        let outcome = self.complete(object, old, &mut taken);
-        // What the service held before is not this write's to give back if it fails.
-        taken.taken.retain(|n| !held.contains(n));
-        outcome?;
-        let now = self.numbers(object);
-        taken.obsolete = held.into_iter().filter(|n| !now.contains(n)).collect();
-        // A dry run has seen what it would get; dropping the reservation gives it back.
-        Ok((!dry_run).then(|| Box::new(taken) as Box<dyn Reservation>))
+        let now = self.0.of(object);
+        taken.obsolete = taken.held.iter().copied().filter(|n| !now.contains(n)).collect();
+        Ok(Some(Box::new(taken)))
     }
 
-    fn released(&self, object: &Object) {
-        let owner = owner(object);
-        let mut pools = self.pools.lock();
-        for number in self.numbers(object) {
-            release(&mut pools, number, &owner);
-        }
+    async fn released(&self, object: &Object) {
+        self.0.release(&self.0.of(object), &Owner::of(object)).await;
     }
 }
 

@@ -152,8 +152,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::admission::Chain;
-    use crate::subresources::{Call, Gate, Handler};
+    use crate::subresources::{Answer, Call, Handler};
     use crate::testing::Memory;
     use crate::tokens::TokenRequestHandler;
 
@@ -161,15 +160,17 @@ mod tests {
         let accounts = knarr_api::GroupVersionResource::new("", "v1", "serviceaccounts");
         Call {
             resource: knarr_api::resource::built_in().by_gvr(&accounts).unwrap().clone(),
-            subresource: "token".into(),
-            verb: "create".into(),
             namespace: "a".into(),
             name: "robot".into(),
             user: Arc::default(),
             object: json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}),
-            options: json!({}),
             dry_run: false,
         }
+    }
+
+    async fn answer(handler: &dyn Handler, mut call: Call) -> Result<Answer, knarr_api::StatusError> {
+        handler.check(&mut call).await?;
+        handler.handle(call).await
     }
 
     #[tokio::test]
@@ -182,10 +183,9 @@ mod tests {
             json!({"metadata": {"name": "p", "namespace": "a", "uid": "p1"}, "spec": {"serviceAccountName": "robot"}}),
         );
         let issuer = Arc::new(crate::tokens::test_issuer());
-        let handler =
-            TokenRequestHandler { issuer: issuer.clone(), objects: objects.clone(), gate: Gate::new(Chain::default()) };
+        let handler = TokenRequestHandler { issuer: issuer.clone(), objects: objects.clone() };
         let spec = json!({"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "p1"}});
-        let answer = handler.handle(call(spec)).await.unwrap();
+        let answer = answer(&handler, call(spec)).await.unwrap();
         let token = answer.object["status"]["token"].as_str().unwrap().to_string();
         let accounts = ServiceAccounts::new(issuer.clone(), objects.clone());
         let identity = accounts.authenticate_token(&token, issuer.audiences()).await.unwrap().unwrap();
@@ -203,12 +203,8 @@ mod tests {
     async fn a_short_life_is_refused() {
         let objects = Memory::new();
         objects.put("", "serviceaccounts", json!({"metadata": {"name": "robot", "namespace": "a", "uid": "s1"}}));
-        let handler = TokenRequestHandler {
-            issuer: Arc::new(crate::tokens::test_issuer()),
-            objects,
-            gate: Gate::new(Chain::default()),
-        };
-        let error = handler.handle(call(json!({"expirationSeconds": 599}))).await.err().unwrap();
+        let handler = TokenRequestHandler { issuer: Arc::new(crate::tokens::test_issuer()), objects };
+        let error = answer(&handler, call(json!({"expirationSeconds": 599}))).await.err().unwrap();
         assert_eq!((error.code, error.details.unwrap().causes[0].field.as_str()), (422, "spec.expirationSeconds"));
     }
 }

@@ -1,6 +1,7 @@
 //! What every cluster has from its first second: made at start where missing, mended where the server owns it.
 
 mod builtin;
+mod leases;
 mod reconcile;
 mod service;
 
@@ -44,8 +45,36 @@ pub async fn run(objects: &Arc<dyn Objects>, cluster: &Cluster) -> Result<(), St
     wanted.extend(builtin::configuration(cluster));
     wanted.extend(builtin::own_access());
     wanted.push(service::cidr(cluster));
-    wanted.extend(service::kubernetes(cluster));
-    ensure_all(objects, wanted).await
+    wanted.push(service::kubernetes(cluster));
+    wanted.extend(service::endpoints(cluster, &leases::renew(objects, cluster).await?));
+    ensure_all(objects, wanted).await?;
+    service::ready(objects, cluster).await
+}
+
+/// Keeps the endpoints of the `kubernetes` service those of the servers that live, until dropped. A server that shares its store with
+/// no other has nothing to do.
+pub async fn follow_servers(objects: &Arc<dyn Objects>, cluster: &Cluster) {
+    if leases::shared_store(objects).is_none() {
+        return std::future::pending().await;
+    }
+    let mut beats = tokio::time::interval(leases::RENEWAL);
+    loop {
+        beats.tick().await;
+        let renewed = match leases::renew(objects, cluster).await {
+            Ok(living) => ensure_all(objects, service::endpoints(cluster, &living)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = renewed {
+            tracing::warn!(%error, "cannot say that this server lives");
+        }
+    }
+}
+
+/// Takes this server out of the endpoints of the `kubernetes` service, where others are left.
+pub async fn leave(objects: &Arc<dyn Objects>, cluster: &Cluster) -> Result<(), StatusError> {
+    let Some(store) = leases::shared_store(objects) else { return Ok(()) };
+    let living = leases::end(&*store, cluster).await?;
+    if living.is_empty() { Ok(()) } else { ensure_all(objects, service::endpoints(cluster, &living)).await }
 }
 
 /// Makes the missing default objects of priority and fairness, and mends those that the server owns.

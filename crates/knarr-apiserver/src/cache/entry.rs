@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use knarr_api::Object;
 use knarr_api::selector::{FieldSelector, LabelSelector};
+use knarr_api::{Object, tree};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -94,7 +94,7 @@ impl Entry {
         shape: &Shape,
         fields_of: Option<&FieldsOf>,
     ) -> Result<Entry, serde_json::Error> {
-        let mut object: Object = serde_json::from_slice(stored)?;
+        let mut object = tree::parse(stored)?;
         if !shape(&mut object) {
             return Self::read(key, stored, revision, fields_of);
         }
@@ -111,7 +111,7 @@ impl Entry {
         let raw: RawObject = serde_json::from_slice(stored)?;
         let metadata: Metadata = serde_json::from_str(raw.metadata.get())?;
         let fields = match fields_of {
-            Some(read) => read(&serde_json::from_slice(stored)?),
+            Some(read) => read(&tree::parse(stored)?),
             None => Vec::new(),
         };
         let metadata_at = raw.metadata.get().as_ptr() as usize - stored.as_ptr() as usize;
@@ -153,7 +153,7 @@ impl Entry {
 
     /// The object as a tree, for a write or a selector that the facts cannot answer.
     pub fn object(&self) -> Object {
-        serde_json::from_slice(&self.bytes).unwrap_or_default()
+        tree::parse(&self.bytes).unwrap_or_default()
     }
 
     pub fn namespace(&self) -> &str {

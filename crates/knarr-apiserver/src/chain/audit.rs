@@ -18,8 +18,8 @@ use knarr_api::{Object, StatusError, protobuf, schema};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::Handler;
 use super::request_info::RequestInfo;
+use super::{Handler, Lasting};
 use crate::audit::policy::Stage;
 use crate::audit::{Auditor, Record};
 use crate::authentication::{PeerCertificates, User};
@@ -61,6 +61,7 @@ impl<H: Handler> Handler for Audit<H> {
 impl<H: Handler> Audit<H> {
     async fn recorded(&self, request: Request<Body>, record: Arc<Record>) -> Response<Body> {
         let mut ending = Ending(Some(record.clone()));
+        let lasting = request.extensions().get::<Lasting>().filter(|_| record.long_running).cloned();
         let (request, heard) = overhear(request, &record);
         let serving = Box::pin(record.clone().scope(self.inner.handle(request)));
         let outcome = AssertUnwindSafe(serving).catch_unwind().await;
@@ -76,10 +77,10 @@ impl<H: Handler> Audit<H> {
                 std::panic::resume_unwind(panic)
             }
         };
-        if record.long_running {
-            // The end of the body is the end of the request.
+        if let Some(lasting) = lasting {
             record.stage(Stage::ResponseStarted).await;
-            return response.map(|body| body.guarded(ending));
+            lasting.hold(ending);
+            return response;
         }
         ending.0 = None;
         record.stage(Stage::ResponseComplete).await;
@@ -153,7 +154,7 @@ fn decode(body: &[u8], headers: &HeaderMap) -> Option<Object> {
     match negotiate::content_type(headers) {
         "application/yaml" | "application/apply-patch+yaml" => serde_saphyr::from_slice(body).ok(),
         "application/vnd.kubernetes.protobuf" => protobuf::decode(schema::schema(), body, None).ok(),
-        _ => serde_json::from_slice(body).ok(),
+        _ => knarr_api::tree::parse(body).ok(),
     }
 }
 

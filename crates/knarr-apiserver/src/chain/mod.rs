@@ -9,11 +9,14 @@ pub mod audit;
 pub mod cors;
 pub mod deadline;
 pub mod farewell;
+mod lasting;
 pub mod priority_and_fairness;
 pub mod request_info;
 pub mod watchdog;
 
 use std::future::Future;
+
+pub use lasting::Lasting;
 
 use http::{Request, Response};
 

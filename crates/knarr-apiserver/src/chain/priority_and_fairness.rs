@@ -78,6 +78,7 @@ impl<H: Handler> Handler for Protect<H> {
                 let limit = if info.reads() { reading } else { writing };
                 match limit.as_ref().filter(|_| !exempt).map(Semaphore::try_acquire) {
                     None => self.inner.handle(request).await,
+                    // A borrowed permit cannot outlive the handler; this older way counts handlers alone.
                     Some(Ok(_permit)) => self.inner.handle(request).await,
                     Some(Err(_)) => self.refuse(&request),
                 }
@@ -93,8 +94,16 @@ impl<H: Handler> Protect<H> {
             Some((Asked::Queued(place), limit)) => self.wait(place, limit, info_of(&request)).await,
             Some((Asked::Refused(_), _)) | None => None,
         };
+        let watches = info_of(&request).is_some_and(|info| info.long_running);
         let mut response = match seat {
-            Some(_seat) => self.inner.handle(request).await,
+            Some(seat) => {
+                let mut response = self.inner.handle(request).await;
+                // A watch is at work until it has begun.
+                if !watches {
+                    respond::hold(&mut response, seat);
+                }
+                response
+            }
             None => self.refuse(&request),
         };
         let headers = response.headers_mut();

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::FutureExt;
+use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use knarr_api::StatusError;
 use knarr_api::status::Reason;
 
-use super::Handler;
 use super::request_info::RequestInfo;
+use super::{Handler, Lasting};
 use crate::audit::AUDIT_ID;
 use crate::http::{Body, respond};
 use crate::metrics::{self, Metrics, Series};
@@ -52,20 +53,31 @@ impl<H: Handler> Handler for ReadRequest<H> {
         let dry_run = metrics::dry_run(query);
         request.extensions_mut().insert(info.clone());
         let audit_id = name_request(request.headers_mut());
+        let accept = request.headers().get(ACCEPT).filter(|accept| *accept != respond::JSON).cloned();
         let started = Instant::now();
         if info.long_running {
-            let lasting = self.metrics.long_running(&series);
+            let lasting = Lasting::default();
+            lasting.hold(self.metrics.long_running(&series));
+            request.extensions_mut().insert(lasting.clone());
             let mut response = self.inner.handle(request).await;
-            response.headers_mut().insert(AUDIT_ID, audit_id);
+            finish(&mut response, audit_id, accept.as_ref());
             self.metrics.answered(&series, dry_run, started, &response);
             return response.map(|body| body.guarded(lasting));
         }
         let _at_work = self.metrics.at_work(&info);
         let mut response = self.inner.handle(request).await;
-        response.headers_mut().insert(AUDIT_ID, audit_id);
+        finish(&mut response, audit_id, accept.as_ref());
         self.metrics.answered(&series, dry_run, started, &response);
         response
     }
+}
+
+fn finish(response: &mut Response<Body>, audit_id: HeaderValue, accept: Option<&HeaderValue>) {
+    response.headers_mut().insert(AUDIT_ID, audit_id);
+    if let Some(accept) = accept {
+        respond::in_encoding_of(accept, response);
+    }
+    respond::hold_until_sent(response);
 }
 
 /// A client's own name for its request is echoed so far.

@@ -50,7 +50,30 @@ pub fn check_definition(object: &Object, old: Option<&Object>) -> ErrorList {
             true => "spec.validation.openAPIV3Schema".to_string(),
             false => format!("spec.versions[{index}].schema.openAPIV3Schema"),
         };
-        errors.extend(rules::Rules::compile(schema, &Path::ROOT.child(&place)).1);
+        let wrong = rules::Rules::compile(schema, &Path::ROOT.child(&place)).1;
+        if wrong.is_empty() {
+            check_defaults(schema, &Path::ROOT.child(&place), &mut errors);
+        }
+        errors.extend(wrong);
     }
     errors
+}
+
+/// What the rules of a schema have against its own defaults.
+fn check_defaults(schema: &Value, path: &Path<'_>, errors: &mut ErrorList) {
+    let default = &schema["default"];
+    if !default.is_null() {
+        let (rules, _) = rules::Rules::compile(schema, &Path::ROOT);
+        let mut unchanged = Vec::new();
+        errors.extend(rules.validate(default, None, &path.child("default"), &mut Budget::default(), &mut unchanged));
+    }
+    let properties = path.child("properties");
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        check_defaults(property, &properties.key(name), errors);
+    }
+    for below in ["items", "additionalProperties"] {
+        if schema[below].is_object() {
+            check_defaults(&schema[below], &path.child(below), errors);
+        }
+    }
 }

@@ -1,20 +1,28 @@
-//! A connection whose small writes go out together.
+//! A connection whose small writes go out together, and which does not end before its last answer is read.
 //!
 //! HTTP/2 writes an answer as several pieces (headers, frame header, data) and flushes after nearly each, so that every answer would be
 //! a TLS record and a system call of its own. Here a flush that follows new bytes only asks for another poll of the connection; the
 //! flush of that poll, when nothing was written since, sends what has gathered. By then the other requests that were ready have
 //! answered too. HTTP/2 flushes in every poll of its connection; others may not, so that this is for HTTP/2 alone.
+//!
+//! A connection of HTTP/1 lingers when it ends: what the client is still sending is read for a moment and dropped, because a socket
+//! that is closed over unread bytes resets, and the client would never see why it was refused.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 /// As much as is held back at most: four TLS records.
 const MOST: usize = 64 * 1024;
 /// An idle connection keeps no buffer larger than this.
 const KEPT: usize = 4 * 1024;
+
+/// How long a connection lingers, as upstream.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// See the module. `gathering: false` passes everything through.
 pub struct Coalesce<T> {
@@ -25,11 +33,13 @@ pub struct Coalesce<T> {
     sent: usize,
     /// Bytes have come since the last flush.
     fresh: bool,
+    /// The end of lingering, once our side is closed.
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T: AsyncWrite + Unpin> Coalesce<T> {
     pub fn new(inner: T, gathering: bool) -> Self {
-        Coalesce { inner, gathering, held: Vec::new(), sent: 0, fresh: false }
+        Coalesce { inner, gathering, held: Vec::new(), sent: 0, fresh: false, lingering: None }
     }
 
     /// Hands everything held to the connection.
@@ -47,13 +57,31 @@ impl<T: AsyncWrite + Unpin> Coalesce<T> {
     }
 }
 
+impl<T: AsyncRead + AsyncWrite + Unpin> Coalesce<T> {
+    /// Reads what still comes, until the client has closed its side too or the moment is over.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let until = self.lingering.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        if until.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut dropped = [0; 8 * 1024];
+        loop {
+            let mut buffer = ReadBuf::new(&mut dropped);
+            match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Coalesce<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesce<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Coalesce<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if !self.gathering {
             return Pin::new(&mut self.inner).poll_write(cx, buf);
@@ -104,8 +132,14 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Coalesce<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_empty(cx))?;
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        if self.lingering.is_none() {
+            ready!(self.poll_empty(cx))?;
+            ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+            if self.gathering {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        self.poll_linger(cx)
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod body;
 pub mod coalesce;
 pub mod compress;
+pub mod large;
 pub mod negotiate;
 pub mod respond;
 

@@ -1,12 +1,16 @@
 //! Answers: objects as bytes, objects as trees, and every way to say no.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
-use http::{Response, StatusCode};
-use knarr_api::StatusError;
+use http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Body as _;
+use knarr_api::{StatusError, protobuf, schema};
 use serde_json::Value;
 
 use super::Body;
+use super::negotiate::{self, Encoding};
 
 /// What every handler gives back; an error becomes a `Status` in one place, [`from_error`].
 pub type Answer = Result<Response<Body>, StatusError>;
@@ -54,10 +58,80 @@ pub fn method_not_allowed(allow: &str) -> Response<Body> {
     response
 }
 
+/// What Go's server says to a request that it does not even read; the connection ends.
+pub fn refuse_connection(why: &str) -> Response<Body> {
+    let mut response = text(StatusCode::BAD_REQUEST, format!("400 Bad Request: {why}"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// Something that is held until a response has been sent.
+#[derive(Clone)]
+struct Held(Arc<dyn Send + Sync>);
+
+/// An answer of so many bytes may take a while to send; a smaller one is its connection's at once.
+const SLOW: u64 = 64 * 1024;
+
+/// Holds `guard` until the answer has been sent, if that may take long; the chain sees to it.
+pub fn hold(response: &mut Response<Body>, guard: impl Send + Sync + 'static) {
+    if response.body().size_hint().exact().is_none_or(|size| size >= SLOW) {
+        response.extensions_mut().insert(Held(Arc::new(guard)));
+    }
+}
+
+/// Ties what is held to the body.
+pub fn hold_until_sent(response: &mut Response<Body>) {
+    if let Some(Held(guard)) = response.extensions_mut().remove() {
+        let body = std::mem::take(response.body_mut());
+        *response.body_mut() = body.guarded(guard);
+    }
+}
+
+/// A `Status` that a response carries, as long as nobody has asked for it in another encoding.
+#[derive(Clone)]
+struct Said(Arc<Value>);
+
+/// A `Status` in JSON; [`in_encoding_of`] says it as the client would read it.
+pub fn status(code: StatusCode, status: Value) -> Response<Body> {
+    let mut response = json(code, &status);
+    response.extensions_mut().insert(Said(Arc::new(status)));
+    response
+}
+
+/// Writes the `Status` that a response may carry in what the client accepts; in JSON where it accepts nothing there is.
+pub fn in_encoding_of(accept: &HeaderValue, response: &mut Response<Body>) {
+    let Some(Said(status)) = response.extensions_mut().remove() else { return };
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCEPT, accept.clone());
+    let Ok(wanted) = negotiate::accept(&headers, false) else { return };
+    if wanted.encoding == Encoding::Json {
+        return;
+    }
+    if let Ok(written) = encode(response.status(), wanted.encoding, &status) {
+        let (parts, body) = written.into_parts();
+        *response.body_mut() = body;
+        response.headers_mut().extend(parts.headers);
+    }
+}
+
+/// A tree in the encoding that was asked for.
+pub fn encode(status: StatusCode, encoding: Encoding, object: &Value) -> Result<Response<Body>, StatusError> {
+    let bytes: Bytes = match encoding {
+        Encoding::Yaml => serde_saphyr::to_string(object).map_err(StatusError::internal)?.into(),
+        Encoding::Protobuf => protobuf::encode(schema::schema(), object).map_err(StatusError::internal)?.into(),
+        Encoding::Json => {
+            let mut text = object.to_string();
+            text.push('\n');
+            text.into()
+        }
+    };
+    Ok(with_type(status, HeaderValue::from_static(encoding.media_type()), Body::from(bytes)))
+}
+
 /// The one place where an error becomes an answer.
 pub fn from_error(error: &StatusError) -> Response<Body> {
-    let status = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json(status, &error.to_value());
+    let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = status(code, error.to_value());
     let retry = error.details.as_ref().map_or(0, |d| d.retry_after_seconds);
     if retry > 0 {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry));

@@ -3,6 +3,7 @@
 //! Labels only ever hold what the server itself knows (resources it serves, verbs, its own pages): a stranger's paths must not
 //! become series.
 
+pub mod calls;
 mod process;
 pub mod slis;
 
@@ -51,6 +52,7 @@ pub struct Metrics {
     watch_events: IntGaugeVec,
     store_latency: HistogramVec,
     pub tls_handshake_errors: IntCounter,
+    pub calls: calls::Calls,
     process: process::Process,
     pub slis: slis::Slis,
 }
@@ -178,6 +180,7 @@ impl Metrics {
                 "apiserver_tls_handshake_errors_total",
                 "[ALPHA] Number of requests dropped with 'TLS handshake error from' error",
             ),
+            calls: calls::Calls::new(&make),
             process: process::Process::new(&make),
             slis: slis::Slis::new(),
             registry,

@@ -1,7 +1,7 @@
 //! One target's client.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
@@ -54,6 +54,8 @@ struct Inner {
     /// Of every request.
     headers: HeaderMap,
     token_file: Option<std::path::PathBuf>,
+    /// Whose meter counts the calls.
+    objects: Option<Arc<dyn Objects>>,
 }
 
 impl Client {
@@ -81,14 +83,14 @@ impl Client {
         };
         let tls = if https { Some(TlsConnector::from(Arc::new(tls::client_config(&target.tls)?))) } else { None };
         let server_name = target.tls.server_name.clone().unwrap_or(host);
-        let connector = Connector::new(target.route.clone(), objects, tls, server_name);
+        let connector = Connector::new(target.route.clone(), objects.clone(), tls, server_name);
         headers.entry(USER_AGENT).or_insert(HeaderValue::from_static("kube-apiserver-admission"));
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .build(connector);
-        Ok(Client(Arc::new(Inner { http, origin, path: target.path.clone(), headers, token_file })))
+        Ok(Client(Arc::new(Inner { http, origin, path: target.path.clone(), headers, token_file, objects })))
     }
 
     /// The URL that a call of this path and query goes to.
@@ -101,7 +103,7 @@ impl Client {
     pub async fn post(&self, document: &impl Serialize, limits: Limits) -> Result<Value, CallError> {
         let body = serde_json::to_vec(document).map_err(|error| CallError::Json(error.to_string()))?;
         let answer = self.post_bytes(body.into(), limits).await?;
-        serde_json::from_slice(&answer).map_err(|error| CallError::Json(error.to_string()))
+        knarr_api::tree::parse(&answer).map_err(|error| CallError::Json(error.to_string()))
     }
 
     /// [`Client::post`] of what is JSON already; the answer is not read.
@@ -174,7 +176,18 @@ impl Client {
         if let Some(token) = self.file_token().await {
             request.headers_mut().insert(AUTHORIZATION, token);
         }
-        self.0.http.request(request).await.map_err(|error| error::transport(method, url, &error))
+        let (verb, started) = (request.method().clone(), Instant::now());
+        let answer = self.0.http.request(request).await;
+        self.measure(&verb, started, answer.as_ref().ok().map(|answer| answer.status().as_u16()));
+        answer.map_err(|error| error::transport(method, url, &error))
+    }
+
+    fn measure(&self, verb: &Method, started: Instant, code: Option<u16>) {
+        let registry = self.0.objects.clone().and_then(|objects| objects.registry());
+        if let Some(metrics) = registry.as_ref().and_then(|registry| registry.meter()) {
+            let host = self.0.origin.split_once("://").map_or("", |(_, host)| host);
+            metrics.calls.called(host, verb.as_str(), started, code);
+        }
     }
 
     /// A token that others renew is read for every call.

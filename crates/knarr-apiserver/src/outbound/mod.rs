@@ -28,7 +28,6 @@ use serde_json::Value;
 pub use client::{Client, Limits};
 pub use error::{CallError, CallingWebhook, OpenError, Unreachable};
 pub use kubeconfig::from_kubeconfig;
-pub use tls::AnyCertificate;
 
 use crate::objects::Objects;
 

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::target::{Location, Transport};
-use crate::outbound::AnyCertificate;
+use knarr_pki::AnyCertificate;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -15,6 +15,7 @@ use super::dial::{Connection, Dialer};
 use super::headers::{forwarded, onward, remove_hop_by_hop, rewrite_location};
 use super::target::{Location, Transport};
 use super::{Connector, core, path};
+use crate::chain::Lasting;
 use crate::http::Body;
 
 /// What is read of a kubelet's refusal.
@@ -80,7 +81,9 @@ pub(super) async fn any(
         *request.method_mut() = parts.method;
         *request.headers_mut() = onward(&parts.headers, true);
         address(&mut request, &location).map_err(|error| unreachable(&error))?;
-        return upgraded(connector, connection, request, client).await.map_err(|error| unreachable(&error));
+        let lasting = parts.extensions.get().cloned();
+        let upgraded = upgraded(connector, connection, request, client, lasting).await;
+        return upgraded.map_err(|error| unreachable(&error));
     }
     let mut headers = onward(&parts.headers, false);
     forwarded(&mut headers, &parts);
@@ -102,11 +105,12 @@ pub(super) async fn upgraded(
     connection: Box<dyn Connection>,
     request: Request<Empty<bytes::Bytes>>,
     client: OnUpgrade,
+    lasting: Option<Lasting>,
 ) -> Result<Response<Body>, hyper::Error> {
     match upgrade::request(connection, request).await? {
         Answer::Switched(head, server) => {
             let session = upgrade::splice(client, head, server);
-            connector.sessions.spawn(session.run);
+            connector.spawn(session.run, lasting);
             Ok(session.response.map(|()| Body::empty()))
         }
         Answer::Refused(response) => Ok(response.map(Body::from)),

@@ -9,20 +9,22 @@ mod dial;
 mod forward;
 pub(crate) mod headers;
 mod log_options;
+mod options;
 mod path;
 mod stream;
 mod target;
 
+use std::future::Future;
 use std::sync::Arc;
 
 use http::Response;
 use http::request::Parts;
 use knarr_api::{GroupResource, Object, Resource, StatusError};
-use serde_json::{Map, Value};
 use tokio_util::task::TaskTracker;
 
 use crate::admission;
 use crate::authentication::User;
+use crate::chain::Lasting;
 use crate::http::Body;
 use crate::objects::Objects;
 use dial::Dialer;
@@ -59,6 +61,14 @@ impl Connector {
         }
     }
 
+    /// Runs a session, with which its request ends.
+    fn spawn(&self, session: impl Future<Output = ()> + Send + 'static, lasting: Option<Lasting>) {
+        self.sessions.spawn(async move {
+            session.await;
+            drop(lasting);
+        });
+    }
+
     /// Whether requests for this subresource are served here.
     pub fn serves(group: &str, resource: &str, subresource: &str) -> bool {
         group.is_empty()
@@ -70,11 +80,20 @@ impl Connector {
     }
 
     pub async fn serve(&self, request: Connect) -> Result<Response<Body>, StatusError> {
-        let query = request.parts.uri.query().unwrap_or_default().to_owned();
-        let mut admission = admission_request(&request, &query);
+        let mut query = request.parts.uri.query().unwrap_or_default().to_owned();
+        let mut rest = path::after_proxy(request.parts.uri.path()).to_owned();
+        let mut admission = admission_request(&request, &query, &rest);
         let Connect { resource, subresource, namespace, name, parts, body, .. } = request;
         if subresource != "log" {
+            let asked = admission.object.clone();
             self.admission.admit(&mut admission).await?;
+            match admission.object.filter(|options| Some(options) != asked.as_ref()) {
+                Some(options) if subresource == "proxy" => {
+                    rest = options["path"].as_str().unwrap_or_default().to_owned();
+                }
+                Some(options) => query = options::to_query(&options, &query),
+                None => {}
+            }
         }
         match (&*resource.resource, subresource.as_str()) {
             ("pods", "log") => {
@@ -94,15 +113,14 @@ impl Connector {
                 if let Some(redirect) = path::redirect_to_root(&parts) {
                     return Ok(redirect);
                 }
-                let rest = path::after_proxy(parts.uri.path());
-                let location = self.locator.proxy(resource, &namespace, &name, rest, &query).await?;
+                let location = self.locator.proxy(resource, &namespace, &name, &rest, &query).await?;
                 forward::any(self, parts, body, location).await
             }
         }
     }
 }
 
-fn admission_request(request: &Connect, query: &str) -> admission::Request {
+fn admission_request(request: &Connect, query: &str, rest: &str) -> admission::Request {
     let kind = match (&*request.resource.resource, request.subresource.as_str()) {
         ("pods", "exec") => "PodExecOptions",
         ("pods", "attach") => "PodAttachOptions",
@@ -111,6 +129,10 @@ fn admission_request(request: &Connect, query: &str) -> admission::Request {
         ("services", _) => "ServiceProxyOptions",
         _ => "NodeProxyOptions",
     };
+    let mut object = options::from_query(kind, query);
+    if request.subresource == "proxy" {
+        object["path"] = rest.into();
+    }
     admission::Request {
         operation: admission::Operation::Connect,
         resource: request.resource.clone(),
@@ -118,40 +140,13 @@ fn admission_request(request: &Connect, query: &str) -> admission::Request {
         namespace: request.namespace.clone(),
         name: request.name.clone(),
         user: request.user.clone(),
-        object: Some(options_object(kind, query)),
+        object: Some(object),
         old_object: None,
         options: Object::Null,
         dry_run: false,
         warnings: Vec::new(),
         audit_annotations: Vec::new(),
         reinvocation: Default::default(),
-    }
-}
-
-/// The query as the options object that admission sees.
-fn options_object(kind: &str, query: &str) -> Object {
-    let mut object = Map::new();
-    object.insert("kind".into(), kind.into());
-    object.insert("apiVersion".into(), "v1".into());
-    for (name, value) in parameters(query) {
-        match name.as_str() {
-            "command" => push(&mut object, "command", value.into()),
-            "ports" => {
-                for port in value.split(',').filter_map(|port| port.parse::<i32>().ok()) {
-                    push(&mut object, "ports", port.into());
-                }
-            }
-            "stdin" | "stdout" | "stderr" | "tty" => drop(object.insert(name, is_true(&value).into())),
-            "container" | "path" => drop(object.insert(name, value.into())),
-            _ => {}
-        }
-    }
-    Value::Object(object)
-}
-
-fn push(object: &mut Map<String, Value>, list: &str, value: Value) {
-    if let Value::Array(values) = object.entry(list).or_insert_with(|| Value::Array(Vec::new())) {
-        values.push(value);
     }
 }
 

@@ -17,6 +17,7 @@ use knarr_streaming::{reader, spdy, translate, tunnel};
 use super::headers::onward;
 use super::target::{Command, Location};
 use super::{Connector, forward};
+use crate::chain::Lasting;
 use crate::http::Body;
 
 const MAX_REFUSAL: usize = 64 << 10;
@@ -27,6 +28,7 @@ pub(super) async fn command(
     command: Command,
 ) -> Result<Response<Body>, StatusError> {
     let client = client_of(&mut parts)?;
+    let lasting = parts.extensions.get::<Lasting>().cloned();
     if !upgrade::is_websocket(&parts.headers) {
         return splice(connector, parts, command.location, client).await;
     }
@@ -38,7 +40,7 @@ pub(super) async fn command(
     };
     let session = translate::serve(client, &parts.headers, command.options, connect)
         .map_err(|error| StatusError::bad_request(error.to_string()))?;
-    Ok(begin(connector, session))
+    Ok(begin(connector, session, lasting))
 }
 
 /// Logs as they are, or as the messages of a WebSocket where the client asks for one.
@@ -50,9 +52,10 @@ pub(super) fn logs(
     if !upgrade::is_websocket(&parts.headers) {
         return Ok(logs);
     }
+    let lasting = parts.extensions.get::<Lasting>().cloned();
     let session = reader::serve(client_of(&mut parts)?, &parts.headers, logs.into_body())
         .map_err(|error| StatusError::bad_request(error.to_string()))?;
-    Ok(begin(connector, session))
+    Ok(begin(connector, session, lasting))
 }
 
 pub(super) async fn port_forward(
@@ -61,6 +64,7 @@ pub(super) async fn port_forward(
     location: Location,
 ) -> Result<Response<Body>, StatusError> {
     let client = client_of(&mut parts)?;
+    let lasting = parts.extensions.get::<Lasting>().cloned();
     if !upgrade::is_websocket(&parts.headers) || !tunnel::is_offered(&parts.headers) {
         return splice(connector, parts, location, client).await;
     }
@@ -70,7 +74,7 @@ pub(super) async fn port_forward(
         Answer::Switched(_, kubelet) => {
             let session = tunnel::serve(client, &parts.headers, kubelet)
                 .map_err(|error| StatusError::bad_request(error.to_string()))?;
-            Ok(begin(connector, session))
+            Ok(begin(connector, session, lasting))
         }
         Answer::Refused(response) => Ok(response.map(Body::from)),
     }
@@ -84,8 +88,8 @@ fn client_of(parts: &mut Parts) -> Result<OnUpgrade, StatusError> {
     }
 }
 
-fn begin(connector: &Connector, session: Session) -> Response<Body> {
-    connector.sessions.spawn(session.run);
+fn begin(connector: &Connector, session: Session, lasting: Option<Lasting>) -> Response<Body> {
+    connector.spawn(session.run, lasting);
     session.response.map(|()| Body::empty())
 }
 
@@ -105,7 +109,7 @@ async fn splice(
     *request.method_mut() = parts.method;
     *request.headers_mut() = onward(&parts.headers, true);
     forward::address(&mut request, &location).map_err(StatusError::internal)?;
-    forward::upgraded(connector, connection, request, client).await.map_err(dialing)
+    forward::upgraded(connector, connection, request, client, parts.extensions.get().cloned()).await.map_err(dialing)
 }
 
 fn spdy_request(location: &Location, protocol: &'static str) -> Result<Request<Empty<bytes::Bytes>>, String> {

@@ -10,7 +10,7 @@ fn the_rest_of_a_proxy_path_is_left_as_it_is() {
 
 #[test]
 fn admission_sees_the_options() {
-    let object = options_object("PodExecOptions", "command=a&command=b+c&stdin=true&tty=false&container=c");
+    let object = options::from_query("PodExecOptions", "command=a&command=b+c&stdin=true&tty=false&container=c");
     assert_eq!(object["command"], serde_json::json!(["a", "b c"]));
     assert_eq!((&object["stdin"], &object["tty"]), (&true.into(), &false.into()));
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream;
 use knarr_api::StatusError;
+use knarr_api::selector::FieldSelector;
 
-use super::commit::Target;
+use super::commit::{self, Target};
 use super::delete::DeleteOptions;
 use super::options::ListOptions;
-use super::read::{ListError, Page};
+use super::read::{ListError, Page, check_fields};
 use super::render::Written;
+use super::watch_converted::selects;
 use super::{Registry, Served, Writer};
 
 /// Deletions in flight at once.
@@ -26,10 +28,7 @@ impl Registry {
         options: &DeleteOptions,
         writer: &Writer,
     ) -> Result<Page, StatusError> {
-        let page = self.list(served, namespace, list).await.map_err(|error| match error {
-            ListError::Status(error) => error,
-            ListError::ContinueExpired { .. } => crate::cache::TooOld { requested: 0, oldest: 0 }.into(),
-        })?;
+        let page = self.selected(served, namespace, list).await?;
         let mut deletions = Vec::with_capacity(page.entries.len());
         for entry in &page.entries {
             let target = Target::new(served, entry.namespace(), entry.name());
@@ -51,5 +50,26 @@ impl Registry {
         }
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(Page { entries, whole: None, ..page })
+    }
+
+    /// What the options select; of a kind that a webhook converts, by the fields in the served version.
+    async fn selected(&self, served: &Arc<Served>, namespace: &str, list: &ListOptions) -> Result<Page, StatusError> {
+        let mut options = list.clone();
+        let mut fields = FieldSelector::everything();
+        if served.asks_webhook() {
+            check_fields(served, list)?;
+            fields = std::mem::take(&mut options.fields);
+        }
+        let mut page = self.list(served, namespace, &options).await.map_err(|error| match error {
+            ListError::Status(error) => error,
+            ListError::ContinueExpired { .. } => crate::cache::TooOld { requested: 0, oldest: 0 }.into(),
+        })?;
+        if !fields.is_everything() {
+            let objects = page.entries.iter().map(|entry| entry.object()).collect();
+            let objects = commit::all_from_stored(served, objects).await?;
+            let mut objects = objects.iter();
+            page.entries.retain(|_| objects.next().is_some_and(|object| selects(&fields, object)));
+        }
+        Ok(page)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use knarr_api::object::ObjectExt;
 use knarr_api::status::Reason;
-use knarr_api::{GroupVersionKind, Object, StatusError, convert};
+use knarr_api::{GroupVersionKind, Object, StatusError, convert, tree};
 use knarr_store::{Expect, LeaseId, Revision, StoreError};
 use serde_json::Value;
 
@@ -248,14 +248,19 @@ impl Registry {
         self.note_store("delete", &cache.resource, started, &deleted);
         let (revision, gone) = deleted.map_err(raced)?;
         self.caches.reached(revision.0).await;
-        let allocators = self.hooks().allocators.iter();
-        let mut allocators = allocators.filter(|a| a.handles(&target.served.group_resource)).peekable();
-        if allocators.peek().is_some()
-            && let Ok(object) = serde_json::from_slice(&gone.value)
-        {
-            allocators.for_each(|a| a.released(&object));
-        }
+        self.release(target, &gone.value).await;
         Ok(())
+    }
+
+    /// Gives back the numbers that an object had, for the kinds that have them.
+    async fn release(&self, target: &Target, gone: &[u8]) {
+        for allocator in &self.hooks().allocators {
+            if allocator.handles(&target.served.group_resource)
+                && let Ok(object) = tree::parse(gone)
+            {
+                allocator.released(&object).await;
+            }
+        }
     }
 
     /// What stands now, in the served version, with its entry.
@@ -374,6 +379,13 @@ pub(super) fn ensure_name(target: &Target, object: &mut Object) -> Result<(), St
         )));
     }
     Ok(())
+}
+
+/// The write that reserved all this is in the store.
+pub(super) async fn commit_all(reservations: Vec<Box<dyn Reservation>>) {
+    for reservation in reservations {
+        reservation.commit().await;
+    }
 }
 
 /// Upstream's answer to too many lost races.

@@ -109,7 +109,7 @@ impl Registry {
             return self.dry_create(target, object).await;
         }
         let entry = self.put(target, object, Expect::Absent).await?;
-        reservations.into_iter().for_each(|r| r.commit());
+        commit::commit_all(reservations).await;
         Ok(Written::Stored(entry))
     }
 

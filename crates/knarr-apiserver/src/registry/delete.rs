@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Response, StatusCode};
 use knarr_api::field::ErrorList;
 use knarr_api::object::ObjectExt;
-use knarr_api::{FieldError, GroupVersionKind, Object, Path, StatusError, protobuf, schema};
+use knarr_api::{FieldError, GroupResource, GroupVersionKind, Object, Path, StatusError, protobuf, schema};
 use knarr_store::{Expect, Revision};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use super::commit::{self, CommitError, Target};
 use super::options::{Query, read_dry_run};
 use super::render::{self, Presenter, Written};
-use super::update::uid_conflict;
 use super::{Registry, Served, Writer};
 use crate::admission::Operation;
 use crate::cache::Entry;
@@ -93,9 +92,8 @@ impl DeleteOptions {
 
     fn of_query(query: &Query) -> Result<Self, StatusError> {
         let text = |name| Some(query.get(name)).filter(|t| !t.is_empty()).map(str::to_string);
-        let grace = text("gracePeriodSeconds").map(|t| t.parse::<i64>()).transpose();
         let raw = RawOptions {
-            grace_period_seconds: grace.map_err(|e| StatusError::bad_request(e.to_string()))?,
+            grace_period_seconds: query.number("gracePeriodSeconds")?,
             propagation_policy: text("propagationPolicy"),
             orphan_dependents: query.flag("orphanDependents"),
             dry_run: Some(query.all("dryRun").map(str::to_string).collect()),
@@ -223,20 +221,28 @@ impl Registry {
 }
 
 fn check_preconditions(target: &Target, wanted: &Preconditions, entry: &Entry) -> Result<(), StatusError> {
-    if let Some(uid) = &wanted.uid
-        && **uid != *entry.uid
-    {
-        return Err(uid_conflict(target, uid, &entry.uid));
+    wanted.check(&target.served.kind, &target.name, &entry.uid, &entry.revision.to_string())
+}
+
+impl Preconditions {
+    /// Refuses to delete an object that is not, or no longer, the one that was meant.
+    pub fn check(&self, kind: &GroupVersionKind, name: &str, uid: &str, version: &str) -> Result<(), StatusError> {
+        let conflict = |why: String| {
+            let kind = GroupResource::new(kind.group.clone(), kind.kind.clone());
+            Err(StatusError::conflict(&kind, name, why))
+        };
+        if let Some(wanted) = self.uid.as_deref().filter(|wanted| *wanted != uid) {
+            return conflict(format!(
+                "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+            ));
+        }
+        if let Some(wanted) = self.resource_version.as_deref().filter(|wanted| *wanted != version) {
+            return conflict(format!(
+                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"
+            ));
+        }
+        Ok(())
     }
-    if let Some(version) = &wanted.resource_version
-        && version.parse() != Ok(entry.revision)
-    {
-        return Err(target.conflict(format!(
-            "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
-            entry.revision
-        )));
-    }
-    Ok(())
 }
 
 fn next_step(served: &Served, object: &Object, options: &DeleteOptions) -> Step {

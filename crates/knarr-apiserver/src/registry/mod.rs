@@ -160,6 +160,11 @@ impl Registry {
         let _ = self.meter.set(metrics);
     }
 
+    /// Where others measure what they do for this registry.
+    pub(crate) fn meter(&self) -> Option<&Arc<Metrics>> {
+        self.meter.get()
+    }
+
     /// Notes how a write to the store went.
     fn note_store<T>(
         &self,
@@ -196,6 +201,11 @@ impl Registry {
     /// Whether the caches hear of what happens in the store.
     pub fn is_following(&self) -> bool {
         self.caches.is_following()
+    }
+
+    /// Whether other servers write to the store too.
+    pub fn is_shared(&self) -> bool {
+        self.shared_store
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {

@@ -1,5 +1,6 @@
 //! What a request's query says: ListOptions, GetOptions, CreateOptions, UpdateOptions, PatchOptions.
 
+use std::num::{IntErrorKind, ParseIntError};
 use std::time::Duration;
 
 use knarr_api::field::{ErrorList, FieldError};
@@ -29,11 +30,11 @@ impl Query {
         Some(!(value == "0" || value.eq_ignore_ascii_case("false")))
     }
 
-    fn number(&self, name: &str) -> Result<Option<i64>, StatusError> {
+    pub(super) fn number(&self, name: &str) -> Result<Option<i64>, StatusError> {
         match self.get(name) {
             "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| {
-                StatusError::bad_request(format!("strconv.ParseInt: parsing {}: invalid syntax", Value::from(text)))
+            text => text.parse().map(Some).map_err(|error: ParseIntError| {
+                StatusError::bad_request(format!("strconv.ParseInt: parsing {}: {}", Value::from(text), why(&error)))
             }),
         }
     }
@@ -67,18 +68,34 @@ fn invalid_options(kind: &'static str, errors: ErrorList) -> StatusError {
     StatusError::invalid(&GroupVersionKind::new("meta.k8s.io", "v1", kind), "", errors)
 }
 
+/// What Go says of a number that cannot be read.
+fn why(error: &ParseIntError) -> &'static str {
+    match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    }
+}
+
 /// Reads a resource version as upstream's versioner does.
 pub fn resource_version(text: &str) -> Result<Option<u64>, StatusError> {
     match text {
         "" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| {
+        text => parse_unsigned(text).map(Some).map_err(|why| {
             let root = Path::ROOT;
             let value = Value::from(text);
-            let detail = format!("strconv.ParseUint: parsing {value}: invalid syntax");
+            let detail = format!("strconv.ParseUint: parsing {value}: {why}");
             let error = FieldError::invalid(&root.child("resourceVersion"), &value, detail);
             StatusError::bad_request(error.to_string())
         }),
     }
+}
+
+/// Digits alone: Go takes no sign here.
+fn parse_unsigned(text: &str) -> Result<u64, &'static str> {
+    if text.starts_with('+') {
+        return Err("invalid syntax");
+    }
+    text.parse().map_err(|error| why(&error))
 }
 
 impl ListOptions {
@@ -99,7 +116,8 @@ impl ListOptions {
                 "NotOlderThan" => Some(VersionMatch::NotOlderThan),
                 _ => None,
             },
-            timeout: query.number("timeoutSeconds")?.filter(|s| *s > 0).map(|s| Duration::from_secs(s as u64)),
+            // A negative time is over at once.
+            timeout: query.number("timeoutSeconds")?.filter(|s| *s != 0).map(|s| Duration::from_secs(s.max(0) as u64)),
             limit: query.number("limit")?.unwrap_or_default().max(0) as usize,
             continue_token: query.get("continue").to_string(),
         })
@@ -110,27 +128,25 @@ impl ListOptions {
     }
 }
 
+/// The selector of a watch that names its object in the path.
+pub fn of_one(fields: FieldSelector, name: &str) -> Result<FieldSelector, StatusError> {
+    match fields.exact("metadata.name") {
+        _ if fields.is_everything() => Ok(FieldSelector::equals("metadata.name", name)),
+        Some(selected) if selected == name => Ok(fields),
+        _ => Err(StatusError::bad_request("fieldSelector metadata.name doesn't match requested name")),
+    }
+}
+
 /// Upstream's rules of which list options go together.
 fn check_list(query: &Query, watch: bool) -> ErrorList {
     let root = Path::ROOT;
     let match_path = root.child("resourceVersionMatch");
     let (version, version_match) = (query.get("resourceVersion"), query.get("resourceVersionMatch"));
     let initial = query.flag("sendInitialEvents");
-    let mut errors = ErrorList::new();
     if watch {
-        match (initial, version_match) {
-            (None, "") | (Some(_), "NotOlderThan") => {}
-            (None, _) => errors.push(FieldError::forbidden(
-                &match_path,
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            )),
-            (Some(_), _) => errors.push(FieldError::forbidden(
-                &match_path,
-                "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-            )),
-        }
-        return errors;
+        return check_watch(query, version_match, initial.is_some());
     }
+    let mut errors = ErrorList::new();
     if initial.is_some() {
         let path = root.child("sendInitialEvents");
         errors.push(FieldError::forbidden(&path, "sendInitialEvents is forbidden for list"));
@@ -153,6 +169,27 @@ fn check_list(query: &Query, watch: bool) -> ErrorList {
         }
         "Exact" | "NotOlderThan" => {}
         other => errors.push(FieldError::not_supported(&match_path, &json!(other), &["Exact", "NotOlderThan", ""])),
+    }
+    errors
+}
+
+fn check_watch(query: &Query, version_match: &str, initial: bool) -> ErrorList {
+    let root = Path::ROOT;
+    let path = root.child("resourceVersionMatch");
+    let mut errors = ErrorList::new();
+    let mut forbid = |applies: bool, why: &str| {
+        if applies {
+            errors.push(FieldError::forbidden(&path, why));
+        }
+    };
+    let (given, newer) = (!version_match.is_empty(), version_match == "NotOlderThan");
+    forbid(initial && !newer, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+    forbid(!initial && given, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+    if given && !newer {
+        errors.push(FieldError::not_supported(&path, &json!(version_match), &["NotOlderThan"]));
+    }
+    if given && !query.get("continue").is_empty() {
+        errors.push(FieldError::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
     }
     errors
 }

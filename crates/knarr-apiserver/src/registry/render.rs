@@ -8,7 +8,7 @@ use knarr_api::object::ObjectExt;
 use knarr_api::selector::FieldSelector;
 use knarr_api::status::Reason;
 use knarr_api::table::{IncludeObject, partial_metadata};
-use knarr_api::{Object, StatusError, protobuf, schema};
+use knarr_api::{Object, StatusError, protobuf, schema, tree};
 use serde_json::json;
 
 use super::read::{ItemForm, Page, RUN, list_json, put_list_metadata};
@@ -19,6 +19,7 @@ use crate::cache::watchers::{EventType, Json, Render};
 use crate::http::Body;
 use crate::http::negotiate::{Encoding, Form, MetaVersion, Wanted};
 use crate::http::respond;
+pub use crate::http::respond::encode;
 
 /// What a write left behind.
 #[derive(Clone, Debug)]
@@ -274,7 +275,7 @@ fn metadata_list(page: &Page, version: &str) -> Vec<Bytes> {
 fn list_metadata(page: &Page) -> Object {
     let mut out = BytesMut::new();
     put_list_metadata(page, &mut out);
-    serde_json::from_slice(&out).unwrap_or_default()
+    tree::parse(&out).unwrap_or_default()
 }
 
 /// Length, then a `WatchEvent` around the object.
@@ -311,18 +312,4 @@ fn content_type(encoding: Encoding, watch: bool) -> HeaderValue {
         (Encoding::Protobuf, true) => HeaderValue::from_static("application/vnd.kubernetes.protobuf;stream=watch"),
         (Encoding::Protobuf, false) => HeaderValue::from_static("application/vnd.kubernetes.protobuf"),
     }
-}
-
-/// A tree in the encoding that was asked for.
-pub fn encode(status: StatusCode, encoding: Encoding, object: &Object) -> Result<Response<Body>, StatusError> {
-    let bytes: Bytes = match encoding {
-        Encoding::Yaml => serde_saphyr::to_string(object).map_err(StatusError::internal)?.into(),
-        Encoding::Protobuf => protobuf::encode(schema::schema(), object).map_err(StatusError::internal)?.into(),
-        Encoding::Json => {
-            let mut text = object.to_string();
-            text.push('\n');
-            text.into()
-        }
-    };
-    Ok(respond::with_type(status, content_type(encoding, false), Body::from(bytes)))
 }

@@ -1,14 +1,15 @@
-//! Requests to endpoints with a handler of their own.
+//! Requests to endpoints with a handler of their own: all of them are creates of something that is answered and not stored.
 
 use std::sync::Arc;
 
-use knarr_api::{GroupVersionKind, Object, StatusError, default};
+use knarr_api::object::ObjectExt;
+use knarr_api::{GroupVersionKind, StatusError, default};
 
-use super::patch::{self, PatchType};
-use super::{Registry, Served, typed};
+use super::{Registry, Served, commit, typed};
+use crate::admission::Operation;
 use crate::http::negotiate;
 use crate::resources::Request;
-use crate::subresources::{Call, Handler};
+use crate::subresources::{Answer, Call, Handler};
 
 /// The kind of the bodies that an endpoint takes.
 fn body_kind(served: &Served, subresource: &str) -> GroupVersionKind {
@@ -22,42 +23,47 @@ fn body_kind(served: &Served, subresource: &str) -> GroupVersionKind {
     gvk
 }
 
-/// Reads the body and the options for the handler.
-pub async fn call(_registry: &Arc<Registry>, handler: &dyn Handler, request: Request) -> Result<Call, StatusError> {
-    let options_kind = match request.info.verb.as_str() {
-        "create" => "CreateOptions",
-        "update" => "UpdateOptions",
-        _ => "PatchOptions",
-    };
-    let writer = request.writer(options_kind)?;
+/// Serves one, with admission around what the handler checks: mutating plug-ins see the body before it, validating ones what it
+/// has made of it.
+pub async fn serve(registry: &Arc<Registry>, handler: &dyn Handler, request: Request) -> Result<Answer, StatusError> {
+    let mut writer = request.writer("CreateOptions")?;
     let kind = body_kind(&request.served, &request.info.subresource);
-    let call = |object: Object, verb: &str| Call {
+    let encoding = negotiate::body_encoding(&request.parts.headers)?;
+    let mut target = request.target();
+    let body = request.body.collect_limited().await?;
+    let decoded = typed::decode_any(&body, encoding, &kind, writer.options.field_validation)?;
+    writer.warnings = decoded.warnings;
+    let mut object = decoded.object;
+    default::apply_defaults(&kind, &mut object);
+    if !handler.preconditions() {
+        wipe_system_fields(&mut object);
+    }
+    commit::ensure_namespace(&target, &mut object)?;
+    if target.name.is_empty() {
+        // Of the endpoints without a name in their path, bindings alone have one in their body.
+        target.name = object.name().to_string();
+    }
+    let mut call = Call {
         resource: request.served.resource.clone(),
-        subresource: request.info.subresource.clone(),
-        verb: verb.to_string(),
         namespace: request.info.namespace.clone(),
-        name: request.info.name.clone(),
+        name: target.name.clone(),
         user: request.user.clone(),
         object,
-        options: writer.options.to_object(options_kind),
         dry_run: writer.options.dry_run,
     };
-    match request.info.verb.as_str() {
-        "get" => Ok(call(Object::Null, "get")),
-        "patch" => {
-            let patch_type = PatchType::parse(negotiate::content_type(&request.parts.headers), &request.served)?;
-            let current = handler.handle(call(Object::Null, "get")).await?.object;
-            let body = request.body.collect_limited().await?;
-            let patched = patch::apply(patch_type, &request.served, &body, Object::clone(&current))?;
-            Ok(call(patched, "patch"))
-        }
-        verb => {
-            let encoding = negotiate::body_encoding(&request.parts.headers)?;
-            let body = request.body.collect_limited().await?;
-            let decoded = typed::decode_any(&body, encoding, &kind, writer.options.field_validation)?;
-            let mut object = decoded.object;
-            default::apply_defaults(&kind, &mut object);
-            Ok(call(object, verb))
-        }
+    let mut admission = registry.admission(Operation::Create, &target, &writer, None);
+    admission.mutate(&mut call.object, &mut writer).await?;
+    handler.check(&mut call).await?;
+    admission.validate(&target, &mut call.object, &mut writer).await?;
+    let mut answer = handler.handle(call).await?;
+    answer.warnings = writer.warnings;
+    Ok(answer)
+}
+
+/// What no client may say of a new object.
+fn wipe_system_fields(object: &mut knarr_api::Object) {
+    let metadata = object.metadata_mut();
+    for field in ["creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "selfLink", "uid"] {
+        metadata.remove(field);
     }
 }

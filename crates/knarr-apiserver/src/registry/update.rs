@@ -78,6 +78,7 @@ impl Registry {
         for _ in 0..change.attempts() {
             let Some((entry, old)) = self.current(target).await? else {
                 let object = change.create()?.ok_or_else(|| target.not_found())?;
+                writer.warnings.extend(change.take_warnings());
                 let written = self.create(&target.served, &target.namespace, object, writer).await?;
                 return Ok(Updated { written, created: true });
             };
@@ -128,7 +129,7 @@ impl Registry {
         admission.validate(target, &mut object, writer).await?;
         let written = self.put_or_remove(target, entry, object, &old, writer.options.dry_run).await?;
         if matches!(written, Written::Stored(_)) {
-            reservations.into_iter().for_each(|r| r.commit());
+            commit::commit_all(reservations).await;
         }
         Ok(written)
     }

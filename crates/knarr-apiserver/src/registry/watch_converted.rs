@@ -12,7 +12,7 @@ use http::StatusCode;
 use knarr_api::custom_resource::strategy::selectable_value;
 use knarr_api::object::ObjectExt;
 use knarr_api::selector::FieldSelector;
-use knarr_api::{Object, StatusError};
+use knarr_api::{Object, StatusError, tree};
 use serde_json::Value;
 
 use super::options::ListOptions;
@@ -123,7 +123,7 @@ impl View {
     /// A run of stored events as the client sees them.
     async fn convert(&mut self, chunk: &[u8]) -> Result<Bytes, StatusError> {
         let lines = chunk.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let events: Vec<Value> = lines.filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let events: Vec<Value> = lines.filter_map(|line| tree::parse(line).ok()).collect();
         let objects = events.iter().filter(|e| e["type"] != "BOOKMARK").map(|e| e["object"].clone()).collect();
         let mut objects = commit::all_from_stored(&self.presenter.served, objects).await?.into_iter();
         let mut out = BytesMut::new();

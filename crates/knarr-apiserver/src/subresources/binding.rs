@@ -8,13 +8,12 @@ use knarr_api::object::ObjectExt;
 use knarr_api::{GroupResource, GroupVersionKind, Object, StatusError};
 use serde_json::{Value, json};
 
-use super::gate::Gate;
+use super::condition::set_pod_condition;
 use super::{Answer, Call, Handler};
 use crate::objects::Objects;
 
 pub struct Bindings {
     pub objects: Arc<dyn Objects>,
-    pub gate: Gate,
 }
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
@@ -23,13 +22,19 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 
 #[async_trait]
 impl Handler for Bindings {
-    async fn handle(&self, mut call: Call) -> Result<Answer, StatusError> {
-        // Of the two endpoints only the subresource names the pod in its path.
-        if call.name.is_empty() {
-            call.name = call.object.name().to_string();
+    /// The pod must be this very one, as the binder has seen it.
+    fn preconditions(&self) -> bool {
+        true
+    }
+
+    async fn check(&self, call: &mut Call) -> Result<(), StatusError> {
+        if call.name != call.object.name() {
+            return Err(StatusError::bad_request("name in URL does not match name in Binding object"));
         }
-        check(&call)?;
-        let warnings = self.gate.admit(&call, None).await?;
+        check(call)
+    }
+
+    async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
         let binding = call.object;
         let pods = GroupResource::new("", "pods");
         if !call.dry_run {
@@ -37,8 +42,7 @@ impl Handler for Bindings {
             let bound = self.objects.modify(&pods, &call.namespace, &call.name, &mut bind).await;
             bound.map_err(|error| conflicting(&call.name, error))?;
         }
-        let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-        Ok(Answer { warnings, ..Answer::created(success) })
+        Ok(Answer::success())
     }
 }
 
@@ -96,21 +100,11 @@ fn assign(pod: &mut Object, binding: &Object) -> Result<(), StatusError> {
             pod["metadata"][field][key] = value.clone();
         }
     }
-    set_scheduled(pod);
-    Ok(())
-}
-
-fn set_scheduled(pod: &mut Object) {
-    let now = jiff::Timestamp::from_second(crate::tokens::now()).unwrap_or_default().to_string();
-    let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
-        "observedGeneration": pod.generation()});
-    let status = &mut pod["status"];
-    if !status["conditions"].is_array() {
-        status["conditions"] = json!([]);
+    if let Some(status) = pod["status"].as_object_mut() {
+        status.remove("nominatedNodeName");
     }
-    let Some(conditions) = status["conditions"].as_array_mut() else { return };
-    conditions.retain(|c| c["type"] != "PodScheduled");
-    conditions.push(condition);
+    set_pod_condition(pod, "PodScheduled", "", "");
+    Ok(())
 }
 
 #[cfg(test)]

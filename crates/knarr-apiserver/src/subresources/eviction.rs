@@ -6,19 +6,19 @@ use async_trait::async_trait;
 use knarr_api::object::ObjectExt;
 use knarr_api::selector::LabelSelector;
 use knarr_api::status::{Cause, Details, Reason};
-use knarr_api::{GroupResource, Object, StatusError};
+use knarr_api::{FieldError, GroupResource, GroupVersionKind, Object, Path, StatusError};
 use serde_json::{Value, json};
 
-use super::gate::Gate;
+use super::condition::set_pod_condition;
 use super::{Answer, Call, Handler};
 use crate::objects::Objects;
+use crate::registry::delete::DeleteOptions;
 
 /// Pods that a budget's status may list as being disrupted; beyond it the controller is not keeping up.
 const MAX_DISRUPTED: usize = 2000;
 
 pub struct Evictions {
     pub objects: Arc<dyn Objects>,
-    pub gate: Gate,
 }
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
@@ -31,29 +31,63 @@ fn number(object: &Value, pointer: &str) -> i64 {
 
 #[async_trait]
 impl Handler for Evictions {
-    async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
-        let pods = GroupResource::new("", "pods");
-        let given = call.object.name();
-        if !given.is_empty() && given != call.name {
+    async fn check(&self, call: &mut Call) -> Result<(), StatusError> {
+        if call.object.name() != call.name {
             return Err(StatusError::bad_request("name in URL does not match name in Eviction object"));
         }
+        if call.object.pointer("/deleteOptions/ignoreStoreReadErrorWithClusterBreakingPotential") == Some(&json!(true))
+        {
+            let root = Path::ROOT;
+            let options = root.child("deleteOptions");
+            let path = options.child("ignoreStoreReadErrorWithClusterBreakingPotential");
+            let why = "can not be set for pod eviction, try after removing the option";
+            let error = FieldError::invalid(&path, &json!(true), why);
+            return Err(StatusError::invalid(
+                &GroupVersionKind::new("policy", "v1", "Eviction"),
+                &call.name,
+                vec![error],
+            ));
+        }
+        let asked = call.object.pointer("/deleteOptions/dryRun").and_then(Value::as_array);
+        call.dry_run |= asked.is_some_and(|asked| !asked.is_empty());
+        Ok(())
+    }
+
+    async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
+        let pods = GroupResource::new("", "pods");
         let pod = self.objects.get(&pods, &call.namespace, &call.name).await?;
         let pod = pod.ok_or_else(|| StatusError::not_found(&pods, &call.name))?;
-        let warnings = self.gate.admit(&call, None).await?;
         if !ignores_budgets(&pod) {
             self.take_from_budget(&pod, call.dry_run).await?;
         }
         if !call.dry_run {
             let options = call.object.get("deleteOptions").filter(|o| o.is_object()).cloned();
-            let mut options = options.unwrap_or_else(|| json!({}));
-            // The budget was asked about this very pod.
-            if text(&options, "/preconditions/uid").is_empty() {
-                options["preconditions"]["uid"] = pod.uid().into();
-            }
-            self.objects.delete(&pods, &call.namespace, &call.name, options).await?;
+            self.delete(&pod, options.unwrap_or_else(|| json!({}))).await?;
         }
-        let success = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
-        Ok(Answer { warnings, ..Answer::created(success) })
+        Ok(Answer::success())
+    }
+}
+
+impl Evictions {
+    /// Deletes the pod, which says why.
+    async fn delete(&self, pod: &Object, mut options: Object) -> Result<(), StatusError> {
+        let pods = GroupResource::new("", "pods");
+        let wanted = DeleteOptions::of_object(options.clone())?.preconditions;
+        let kind = GroupVersionKind::new("", "v1", "Pod");
+        let mut mark = |current: &mut Object| {
+            wanted.check(&kind, current.name(), current.uid(), current.resource_version())?;
+            set_pod_condition(current, "DisruptionTarget", "EvictionByEvictionAPI", "Eviction API: evicting");
+            Ok(())
+        };
+        let marked = self.objects.modify(&pods, pod.namespace(), pod.name(), &mut mark).await?;
+        // The budget was asked about this very pod.
+        if text(&options, "/preconditions/uid").is_empty() {
+            options["preconditions"]["uid"] = pod.uid().into();
+        }
+        if !text(&options, "/preconditions/resourceVersion").is_empty() {
+            options["preconditions"]["resourceVersion"] = marked.resource_version().into();
+        }
+        self.objects.delete(&pods, pod.namespace(), pod.name(), options).await.map(|_| ())
     }
 }
 
@@ -161,7 +195,6 @@ fn disrupt(budget: &mut Object, pod: &str) -> Result<(), StatusError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::Chain;
     use crate::testing::Memory;
 
     fn budget(allowed: i64) -> Value {
@@ -173,13 +206,10 @@ mod tests {
         let pods = knarr_api::GroupVersionResource::new("", "v1", "pods");
         Call {
             resource: knarr_api::resource::built_in().by_gvr(&pods).unwrap().clone(),
-            subresource: "eviction".into(),
-            verb: "create".into(),
             namespace: "a".into(),
             name: "p".into(),
             user: Arc::default(),
             object: json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}}),
-            options: json!({}),
             dry_run: false,
         }
     }
@@ -191,7 +221,7 @@ mod tests {
             "conditions": [{"type": "Ready", "status": "True"}]}});
         objects.put("", "pods", pod.clone());
         objects.put("policy", "poddisruptionbudgets", budget(1));
-        let evictions = Evictions { objects: objects.clone(), gate: Gate::new(Chain::default()) };
+        let evictions = Evictions { objects: objects.clone() };
         evictions.handle(eviction()).await.unwrap();
         assert!(objects.get(&GroupResource::new("", "pods"), "a", "p").await.unwrap().is_none());
         objects.put("", "pods", pod);

@@ -1,9 +1,8 @@
-//! Requests that are not plain reads and writes of a stored object: bindings, evictions, tokens, approvals, reviews.
+//! Requests that are not plain reads and writes of a stored object: bindings, evictions, tokens, reviews.
 
 mod binding;
+mod condition;
 mod eviction;
-mod finalize;
-mod gate;
 mod reviews;
 
 use std::collections::HashMap;
@@ -16,26 +15,17 @@ use crate::authentication::User;
 
 pub use binding::Bindings;
 pub use eviction::Evictions;
-pub use finalize::Finalize;
-pub use gate::Gate;
 pub use reviews::{AccessReviews, RulesReviews, SelfSubjectReviews, TokenReviews};
 
 /// A decoded, authenticated and authorized request to a special endpoint.
 pub struct Call {
     pub resource: Arc<Resource>,
-    /// Empty for a special main resource, such as the reviews and `bindings`.
-    pub subresource: String,
-    /// The API's verb: `get`, `create`, `update`, `patch`.
-    pub verb: String,
     pub namespace: String,
-    /// Empty where the path has none.
+    /// Of the path, or of the body where the path has none; empty for reviews.
     pub name: String,
     pub user: Arc<User>,
-    /// The body in the subresource's kind, decoded and defaulted; for a patch, already applied to what `get` answers. `Null`
-    /// for a get.
+    /// The body in the endpoint's kind, decoded, defaulted and as admission has it.
     pub object: Object,
-    /// The CreateOptions, UpdateOptions or PatchOptions.
-    pub options: Object,
     pub dry_run: bool,
 }
 
@@ -47,18 +37,32 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn ok(object: Arc<Object>) -> Self {
-        Answer { code: 200, object, warnings: Vec::new() }
-    }
-
     pub fn created(object: impl Into<Arc<Object>>) -> Self {
         Answer { code: 201, object: object.into(), warnings: Vec::new() }
     }
+
+    /// `Status: Success`.
+    pub fn success() -> Self {
+        Self::created(
+            serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+        )
+    }
 }
 
-/// One special endpoint. It runs its own admission.
+/// One special endpoint. Admission runs around [`Handler::check`]: before it the plug-ins that mutate, after it those that
+/// validate.
 #[async_trait]
 pub trait Handler: Send + Sync {
+    /// Whether the body's uid and the like are demands on what is stored, rather than nothing that a client could say.
+    fn preconditions(&self) -> bool {
+        false
+    }
+
+    /// Refuses what is wrong in itself, and fills in what validating plug-ins should see.
+    async fn check(&self, _call: &mut Call) -> Result<(), StatusError> {
+        Ok(())
+    }
+
     async fn handle(&self, call: Call) -> Result<Answer, StatusError>;
 }
 

@@ -61,17 +61,25 @@ pub struct TokenReviews {
 
 #[async_trait]
 impl Handler for TokenReviews {
-    async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
-        let mut object = call.object;
-        let token = object.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default().to_string();
-        if token.is_empty() {
+    async fn check(&self, call: &mut Call) -> Result<(), StatusError> {
+        if token(&call.object).is_empty() {
             return Err(StatusError::bad_request("token is required for TokenReview in authentication"));
         }
+        Ok(())
+    }
+
+    async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
+        let mut object = call.object;
+        let token = token(&object).to_string();
         let named = strings(&object, "/spec/audiences");
         let asked = if named.is_empty() { &self.audiences } else { &named };
         object["status"] = self.status(&token, asked, !named.is_empty()).await;
         Ok(Answer::created(object))
     }
+}
+
+fn token(review: &Object) -> &str {
+    review.pointer("/spec/token").and_then(Value::as_str).unwrap_or_default()
 }
 
 impl TokenReviews {
@@ -119,21 +127,23 @@ pub struct AccessReviews {
 
 #[async_trait]
 impl Handler for AccessReviews {
-    async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
-        let mut object = call.object;
+    async fn check(&self, call: &mut Call) -> Result<(), StatusError> {
         let kind = &call.resource.kind.kind;
-        let errors = check_review(kind, &object, &call.namespace);
+        let errors = check_review(kind, &call.object, &call.namespace);
         if !errors.is_empty() {
             return Err(StatusError::invalid(&GroupVersionKind::new(AUTHORIZATION, "v1", kind.clone()), "", errors));
         }
+        Ok(())
+    }
+
+    async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
+        let mut object = call.object;
+        let kind = &call.resource.kind.kind;
         let user =
             if kind == "SelfSubjectAccessReview" { User::clone(&call.user) } else { reviewed_user(&object["spec"]) };
         let selectors = Selectors::read(&object["spec"]["resourceAttributes"]);
         let decision = self.authorizer.authorize(&reviewed(&object["spec"], &user, &selectors)).await;
         object["status"] = decision_status(decision, selectors.faults);
-        if kind == "LocalSubjectAccessReview" {
-            object.set_meta_str("namespace", &call.namespace);
-        }
         Ok(Answer::created(object))
     }
 }
@@ -266,12 +276,16 @@ pub struct RulesReviews {
 
 #[async_trait]
 impl Handler for RulesReviews {
+    async fn check(&self, call: &mut Call) -> Result<(), StatusError> {
+        match call.object.pointer("/spec/namespace").and_then(Value::as_str) {
+            None | Some("") => Err(StatusError::bad_request("no namespace on request")),
+            Some(_) => Ok(()),
+        }
+    }
+
     async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
         let mut object = call.object;
         let namespace = object.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or_default().to_string();
-        if namespace.is_empty() {
-            return Err(StatusError::bad_request("no namespace on request"));
-        }
         let known = self.authorizer.rules_for(&call.user, &namespace);
         let resources = known.rules.iter().filter(|r| !r.resources.is_empty());
         let urls = known.rules.iter().filter(|r| !r.non_resource_urls.is_empty());

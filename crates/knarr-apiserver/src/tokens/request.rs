@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::claims::{Audiences, BoundObject, Claims, KubernetesClaims};
 use super::{Issuer, now};
 use crate::objects::Objects;
-use crate::subresources::{Answer, Call, Gate, Handler};
+use crate::subresources::{Answer, Call, Handler};
 
 const DEFAULT_EXPIRATION: i64 = 3600;
 const MIN_EXPIRATION: i64 = 600;
@@ -23,7 +23,6 @@ const EXTENSION: i64 = 365 * 24 * 3600;
 pub struct TokenRequestHandler {
     pub issuer: Arc<Issuer>,
     pub objects: Arc<dyn Objects>,
-    pub gate: Gate,
 }
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
@@ -32,14 +31,26 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 
 #[async_trait]
 impl Handler for TokenRequestHandler {
-    async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
+    /// The account must be this very one, where the request says which.
+    fn preconditions(&self) -> bool {
+        true
+    }
+
+    async fn check(&self, call: &mut Call) -> Result<(), StatusError> {
         check_name(&call.object, &call.namespace, &call.name)?;
         let account = self.fetch("serviceaccounts", &call.namespace, &call.name).await?;
         check_uid(&call.object, &account)?;
-        let expiration = expiration_seconds(&call.object)?;
-        let warnings = self.gate.admit(&call, None).await?;
+        let audiences = self.audiences(&call.object);
+        complete(&mut call.object, &account);
+        call.object["spec"]["audiences"] = json!(audiences);
+        expiration_seconds(&call.object).map(|_| ())
+    }
+
+    async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
+        let account = self.fetch("serviceaccounts", &call.namespace, &call.name).await?;
         let mut request = call.object;
-        complete(&mut request, &account);
+        check_uid(&request, &account)?;
+        let expiration = expiration_seconds(&request)?;
         let mut kubernetes = KubernetesClaims {
             namespace: call.namespace.clone(),
             serviceaccount: bound(&account),
@@ -49,7 +60,6 @@ impl Handler for TokenRequestHandler {
             self.bind(&request["spec"]["boundObjectRef"], &call.name, &mut kubernetes).await?;
         }
         let audiences = self.audiences(&request);
-        request["spec"]["audiences"] = json!(audiences);
         request["spec"]["expirationSeconds"] = expiration.into();
         let issued = now();
         let mut expires = issued + expiration;
@@ -72,7 +82,7 @@ impl Handler for TokenRequestHandler {
         let token =
             self.issuer.sign(&claims).map_err(|e| StatusError::internal(format!("failed to generate token: {e}")))?;
         request["status"] = json!({"token": token, "expirationTimestamp": timestamp(issued + expiration)});
-        Ok(Answer { warnings, ..Answer::created(request) })
+        Ok(Answer::created(request))
     }
 }
 
@@ -116,6 +126,9 @@ fn complete(request: &mut Object, account: &Object) {
     request.set_meta_str("creationTimestamp", &timestamp(now()));
     if !request["spec"].is_object() {
         request["spec"] = json!({});
+    }
+    if let Some(request) = request.as_object_mut() {
+        request.remove("status");
     }
 }
 

@@ -47,10 +47,26 @@ impl Guarded {
         tokens: TokenSources,
         authorization: AuthorizationConfiguration,
     ) -> Guarded {
+        Self::assemble(store, None, directory, tokens, authorization).await
+    }
+
+    /// One of several servers over the same store, that is reached at this address.
+    pub async fn sharing(store: Arc<dyn Store>, address: &str) -> Guarded {
+        let directory = tempfile::tempdir().expect("a directory");
+        Self::assemble(store, Some(address), directory, TokenSources::default(), default_modes()).await
+    }
+
+    async fn assemble(
+        store: Arc<dyn Store>,
+        shared_at: Option<&str>,
+        directory: tempfile::TempDir,
+        tokens: TokenSources,
+        authorization: AuthorizationConfiguration,
+    ) -> Guarded {
         knarr_pki::install_crypto_provider();
         let stop = CancellationToken::new();
         let authority = CertificateAuthority::load_or_create(directory.path(), "ca", "ca").expect("an authority");
-        let registry = Registry::open(store, false, stop.clone()).await.expect("a registry");
+        let registry = Registry::open(store, shared_at.is_some(), stop.clone()).await.expect("a registry");
         let config = AccessConfig {
             issuer: "https://kubernetes.default.svc".into(),
             base_url: "https://192.0.2.1:6443".into(),
@@ -64,7 +80,7 @@ impl Guarded {
             service_cidr: "10.96.0.0/16".parse().expect("a network"),
             node_ports: PortRange::default(),
             cluster: Cluster {
-                advertise_address: "192.0.2.1".parse().expect("an address"),
+                advertise_address: shared_at.unwrap_or("192.0.2.1").parse().expect("an address"),
                 advertise_port: 6443,
                 service_address: "10.96.0.1".parse().expect("an address"),
                 service_cidr: "10.96.0.0/16".into(),

@@ -24,6 +24,16 @@ pub struct Server {
     _store: TestStore,
 }
 
+/// Runs a test on a thread that may handle objects of any depth, as those of the binary may.
+pub fn on_object_stack<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(test());
+    };
+    let thread = std::thread::Builder::new().stack_size(knarr_api::tree::STACK_SIZE).spawn(run);
+    thread.expect("a thread").join().expect("the test passes");
+}
+
 /// A parsed answer.
 #[derive(Debug)]
 pub struct Answer {

@@ -1,4 +1,4 @@
-//! Expressions of policies and webhooks, checked when they are written.
+//! Expressions of policies, webhooks and device selectors, checked when they are written.
 
 use knarr_api::field::{ErrorKind, FieldError, Path};
 use knarr_api::object::ObjectExt;
@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::super::Request;
 use super::definition::{Environments, list, text};
+use super::devices;
 
 /// Refuses an object whose expressions do not compile. Expressions that stand already are not looked at again.
 pub fn check(request: &Request) -> Result<(), StatusError> {
@@ -22,6 +23,10 @@ pub fn check(request: &Request) -> Result<(), StatusError> {
     match request.resource.resource.as_str() {
         "validatingadmissionpolicies" => validating(&object["spec"], &spec, &mut errors),
         "mutatingadmissionpolicies" => mutating(&object["spec"], &spec, &mut errors),
+        "resourceclaims" | "resourceclaimtemplates" | "deviceclasses" => {
+            let old = request.old_object.as_deref().map(|old| &old["spec"]);
+            devices::check(&object["spec"], old, &spec, &mut errors);
+        }
         "validatingwebhookconfigurations" | "mutatingwebhookconfigurations" => {
             let path = root.child("webhooks");
             for (i, webhook) in list(object, "webhooks").iter().enumerate() {
@@ -45,7 +50,7 @@ fn conditions(holder: &Value, available: Available, path: &Path<'_>, errors: &mu
     }
 }
 
-fn push(errors: &mut Vec<FieldError>, path: &Path<'_>, expression: &str, detail: String) {
+pub(super) fn push(errors: &mut Vec<FieldError>, path: &Path<'_>, expression: &str, detail: String) {
     let value = Some(Value::from(expression).to_string());
     errors.push(FieldError { kind: ErrorKind::Invalid, path: path.to_string(), value, detail });
 }

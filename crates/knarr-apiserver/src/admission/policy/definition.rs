@@ -10,7 +10,7 @@ use knarr_cel::admission::{self, Available, MatchConditions};
 use knarr_cel::{Environment, Program, Type, json_patch_type, object_type};
 use serde_json::Value;
 
-use super::matching::Matching;
+use super::super::matching::Matching;
 use super::params::ParamRef;
 use crate::cache::{Entry, Snapshot};
 
@@ -172,7 +172,7 @@ impl Definition {
         Definition {
             name: name.to_string(),
             ignores_failure: text(spec, "failurePolicy") == "Ignore",
-            matching: Matching::of(&spec["matchConstraints"]),
+            matching: Matching::of_policy(&spec["matchConstraints"]),
             param_kind: param_kind(&spec["paramKind"]),
             conditions,
             validations,
@@ -208,7 +208,7 @@ impl Binding {
         Binding {
             name: name.to_string(),
             policy: text(spec, "policyName").to_string(),
-            matching: spec["matchResources"].is_object().then(|| Matching::of(&spec["matchResources"])),
+            matching: spec["matchResources"].is_object().then(|| Matching::of_policy(&spec["matchResources"])),
             param_ref: spec["paramRef"].is_object().then(|| ParamRef::of(&spec["paramRef"])),
             deny: acts("Deny"),
             warn: acts("Warn"),

@@ -10,15 +10,13 @@
 mod authorizer;
 mod creation;
 mod definition;
-mod matching;
+mod devices;
 mod mutating;
 mod params;
 mod request;
 mod validating;
 
 pub(super) use authorizer::Asking;
-pub(super) use matching::Matched;
-pub(super) use mutating::Memory;
 pub(super) use request::Shown;
 
 use std::sync::Arc;
@@ -151,10 +149,7 @@ impl Plugin for PolicyExpressions {
     }
 
     async fn validate(&self, request: &mut Request) -> Result<(), StatusError> {
-        if request.resource.group == GROUP && request.subresource.is_empty() {
-            creation::check(request)
-        } else {
-            Ok(())
-        }
+        let speaks = matches!(request.resource.group.as_str(), GROUP | "resource.k8s.io");
+        if speaks && request.subresource.is_empty() { creation::check(request) } else { Ok(()) }
     }
 }

@@ -10,31 +10,16 @@ use knarr_cel::{Budget, Message, Value};
 use serde_json::{Value as Json, json};
 
 use super::super::Request;
+use super::super::matching::Matched;
 use super::super::refusal::forbidden;
+use super::super::reinvocation::Memory;
 use super::Policies;
 use super::authorizer::Asking;
 use super::definition::{Binding, Definition, Mutation};
-use super::matching::Matched;
 use super::params::{self, Missing};
 use super::request::{Shown, namespace_object};
 use crate::http::negotiate::Encoding;
 use crate::registry::Served;
-
-/// What the plug-in remembers between the rounds of one request.
-#[derive(Default)]
-pub(in crate::admission) struct Memory {
-    /// The object as the first round left it.
-    output: Option<Object>,
-    /// Policies to be evaluated again if another changes the object after them.
-    invoked: Vec<String>,
-    again: Vec<String>,
-}
-
-impl Memory {
-    fn require_again(&mut self) {
-        self.again.append(&mut self.invoked);
-    }
-}
 
 /// A policy that could not do its work.
 struct Failure {
@@ -46,13 +31,9 @@ struct Failure {
 
 pub async fn dispatch(policies: &Policies, request: &mut Request) -> Result<(), StatusError> {
     let mut memory = std::mem::take(&mut request.reinvocation.policies);
-    if request.reinvocation.second_round && memory.output != request.object {
-        memory.require_again();
-    }
+    memory.begin(request);
     let result = round(policies, request, &mut memory).await;
-    if !memory.invoked.is_empty() || !memory.again.is_empty() {
-        memory.output = request.object.clone();
-    }
+    memory.end(request);
     request.reinvocation.policies = memory;
     match result? {
         failures if failures.is_empty() => Ok(()),
@@ -96,7 +77,7 @@ async fn policy(
         Ok(None) => return Ok(()),
         Ok(Some(matched)) => matched,
         Err(why) => {
-            failures.push(failure(None, "policy", why));
+            failures.push(failure(None, "policy", why.to_string()));
             return Ok(());
         }
     };
@@ -105,7 +86,7 @@ async fn policy(
             Ok(false) => continue,
             Ok(true) => {}
             Err(why) => {
-                failures.push(failure(Some(binding), "binding", why));
+                failures.push(failure(Some(binding), "binding", why.to_string()));
                 continue;
             }
         }
@@ -156,7 +137,7 @@ struct Invocation<'a> {
 impl Invocation<'_> {
     /// Applies the mutations; the inner error is the policy's.
     async fn run(&self, request: &mut Request, memory: &mut Memory) -> Result<Result<(), String>, StatusError> {
-        let again = !request.reinvocation.second_round || memory.again.contains(&self.id);
+        let again = memory.asks(request, &self.id);
         if request.object.is_none() {
             return Ok(Ok(()));
         }
@@ -178,7 +159,7 @@ impl Invocation<'_> {
             request.reinvocation.wanted = true;
         }
         if self.definition.reinvoked {
-            memory.invoked.push(self.id.clone());
+            memory.note(&self.id);
         }
         Ok(if problems.is_empty() { Ok(()) } else { Err(problems.join(", ")) })
     }

@@ -9,8 +9,9 @@ use knarr_cel::authorizer::{Authorizer, Question};
 use serde_json::{Map, Value, json};
 
 use super::super::Request;
-use super::super::webhook::{kind_of, kind_value, operation_name, resource_value, user_value};
-use super::matching::Matched;
+use super::super::matching::{Matched, kind_of};
+use super::super::operation_name;
+use super::super::webhook::{kind_value, resource_value, user_value};
 use crate::registry::Registry;
 
 /// A request in the version in which a policy matches it.

@@ -1,6 +1,7 @@
 //! Validating policies: whether a request may be.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use knarr_api::status::{Cause, Details, Reason};
@@ -153,14 +154,14 @@ async fn evaluate<'b>(
     annotations: &mut BTreeMap<String, Vec<String>>,
 ) -> Result<Failures<'b>, StatusError> {
     let registry = &policies.registry;
-    let misconfigured = |what: &str, why: String| match definition.ignores_failure {
+    let misconfigured = |what: &str, why: &dyn Display| match definition.ignores_failure {
         true => Vec::new(),
         false => vec![Failure::of_policy(format!("failed to configure {what}: {why}"), true)],
     };
     let matched = match definition.matching.matches(registry, request) {
         Ok(None) => return Ok(Vec::new()),
         Ok(Some(matched)) => matched,
-        Err(why) => return Ok(vec![(None, misconfigured("policy", why))]),
+        Err(why) => return Ok(vec![(None, misconfigured("policy", &why))]),
     };
     let shown = Shown::new(registry, request, &matched).await?;
     let namespace = namespace_object(registry, request)?;
@@ -170,16 +171,16 @@ async fn evaluate<'b>(
             Ok(false) => continue,
             Ok(true) => {}
             Err(why) => {
-                out.push((Some(&***binding), misconfigured("binding", why)));
+                out.push((Some(&***binding), misconfigured("binding", &why)));
                 continue;
             }
         }
         let kind = definition.param_kind.as_ref();
         let params = match params::collect(registry, kind, binding.param_ref.as_ref(), &request.namespace) {
             Ok(params) => params,
-            Err(Missing::Policy(why)) => return Ok(vec![(None, misconfigured("policy", why))]),
+            Err(Missing::Policy(why)) => return Ok(vec![(None, misconfigured("policy", &why))]),
             Err(Missing::Binding(why)) => {
-                out.push((Some(&***binding), misconfigured("binding", why)));
+                out.push((Some(&***binding), misconfigured("binding", &why)));
                 continue;
             }
         };

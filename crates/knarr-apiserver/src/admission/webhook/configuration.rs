@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use knarr_api::selector::LabelSelector;
 use knarr_cel::admission::{Available, MatchConditions};
 use serde_json::Value;
 
+use super::super::matching::Matching;
 use super::DEFAULT_TIMEOUT;
-use super::rules::Rule;
 use crate::cache::{Entry, Snapshot};
 use crate::outbound::{OpenError, Target};
 
@@ -41,12 +40,8 @@ pub(super) struct Hook {
     /// Tells hooks apart, also those of one name.
     pub id: String,
     pub target: Result<Target, OpenError>,
-    pub rules: Vec<Rule>,
-    /// `matchPolicy: Equivalent`
-    pub equivalent: bool,
+    pub matching: Matching,
     pub ignores_failure: bool,
-    pub namespaces: Result<LabelSelector, String>,
-    pub objects: Result<LabelSelector, String>,
     pub side_effects: SideEffects,
     pub timeout: Duration,
     /// The first that both sides know.
@@ -59,10 +54,6 @@ pub(super) struct Hook {
 impl Hook {
     fn of(configuration: &str, index: usize, value: &Value) -> Hook {
         let text = |field: &str| value[field].as_str().unwrap_or_default();
-        let selector = |field: &str| match value.get(field).filter(|s| s.is_object()) {
-            None => Ok(LabelSelector::everything()),
-            some => LabelSelector::of_object(some).map_err(|error| error.to_string()),
-        };
         let versions = value["admissionReviewVersions"].as_array().into_iter().flatten();
         let review_version = versions.into_iter().find_map(|version| match version.as_str() {
             Some("v1") => Some(ReviewVersion::V1),
@@ -74,11 +65,8 @@ impl Hook {
             name: text("name").to_string(),
             id: format!("{configuration}/{}/{index}", text("name")),
             target: Target::of_client_config(&value["clientConfig"]),
-            rules: value["rules"].as_array().into_iter().flatten().map(Rule::of).collect(),
-            equivalent: text("matchPolicy") != "Exact",
+            matching: Matching::of_webhook(value),
             ignores_failure: text("failurePolicy") == "Ignore",
-            namespaces: selector("namespaceSelector"),
-            objects: selector("objectSelector"),
             side_effects: match text("sideEffects") {
                 "None" => SideEffects::None,
                 "NoneOnDryRun" => SideEffects::NoneOnDryRun,

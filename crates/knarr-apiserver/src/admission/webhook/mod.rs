@@ -1,6 +1,6 @@
 //! Mutating and validating admission webhooks.
 //!
-//! The way of a request: [`configuration`] has the hooks of every configuration, compiled once per change; [`selection`] says which of
+//! The way of a request: [`configuration`] has the hooks of every configuration, compiled once per change; [`invocation`] says which of
 //! them see the request and in which version; [`review`] writes the `AdmissionReview` and reads the answer; [`mutating`] calls one
 //! after the other and applies their patches, [`validating`] calls all at once.
 //!
@@ -8,34 +8,31 @@
 //! themselves shown to a webhook, so that a broken one can always be removed.
 
 mod configuration;
+mod invocation;
 mod mutating;
 mod review;
-mod rules;
-mod selection;
 mod validating;
 
-pub(super) use mutating::Memory;
 pub(super) use review::{kind_value, resource_value, user_value};
-pub(super) use rules::{Coordinates, Rule};
-pub(super) use selection::{equivalents, kind_of};
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use knarr_api::{Object, StatusError};
 
-use super::policy::{Asking, Matched, Shown};
+use super::policy::{Asking, Shown};
 use super::refusal::forbidden;
-use super::{Operation, Plugin, Request};
+use super::{Operation, Plugin, Request, operation_name};
 use crate::authorization;
 use crate::cache::Derived;
+use crate::metrics::calls::Outcome;
 use crate::objects::Objects;
 use crate::outbound::{CallError, CallingWebhook, Limits, Outbound};
 use crate::registry::Registry;
 use configuration::{Configurations, Hook};
+use invocation::Invocation;
 use review::Response;
-use selection::Invocation;
 
 /// What is read of a webhook's answer.
 const MAX_ANSWER: usize = 16 << 20;
@@ -91,14 +88,20 @@ impl Webhooks {
         if hook.conditions.is_empty() {
             return Ok(true);
         }
-        let matched = Matched { resource: invocation.resource.clone(), other: invocation.other.clone() };
-        let shown = Shown::new(&self.registry, request, &matched).await?;
+        let shown = Shown::new(&self.registry, request, &invocation.matched).await?;
         let asking = Arc::new(Asking { chain: &self.authorizer, user: &request.user });
         match hook.conditions.evaluate(&shown.input(None, None, asking)) {
             knarr_cel::admission::Matched::Yes => Ok(true),
             knarr_cel::admission::Matched::No(_) => Ok(false),
             knarr_cel::admission::Matched::Error(_) if hook.ignores_failure => Ok(false),
             knarr_cel::admission::Matched::Error(why) => Err(forbidden(request, why)),
+        }
+    }
+
+    /// Measures how the call of a hook ended.
+    fn measure(&self, hook: &Hook, kind: &str, request: &Request, started: Instant, outcome: Outcome) {
+        if let Some(metrics) = self.registry.meter() {
+            metrics.calls.webhook(&hook.name, kind, operation_name(request.operation), started, outcome);
         }
     }
 
@@ -128,7 +131,7 @@ impl Webhooks {
         let limits = Limits { timeout: hook.timeout, size: MAX_ANSWER };
         let answer: Result<Bytes, CallError> = client.post_bytes(body.into(), limits).await;
         let answer = answer.map_err(|error| calling(format!("failed to call webhook: {error}")))?;
-        let answer = serde_json::from_slice(&answer).map_err(|error| {
+        let answer = knarr_api::tree::parse(&answer).map_err(|error| {
             calling(format!("failed to call webhook: couldn't get version/kind; json parse error: {error}"))
         })?;
         review::read(version, &uid, mutating, &answer)
@@ -140,36 +143,31 @@ impl Webhooks {
 enum HookError {
     /// It could not be asked: its failure policy decides.
     Calling(CallingWebhook),
-    /// It, or what it wants, ends the request.
+    /// It said no.
+    Denied(StatusError),
+    /// What it wants cannot be done.
     Refused(StatusError),
 }
 
 impl HookError {
+    fn outcome(&self, hook: &Hook) -> Outcome {
+        match self {
+            HookError::Calling(_) => Outcome::Unreachable { ignored: hook.ignores_failure },
+            HookError::Denied(error) => Outcome::Denied(error.code),
+            HookError::Refused(_) => Outcome::Internal,
+        }
+    }
+
     /// The request's answer; `None` where the hook's policy is to go on.
     fn into_answer(self, hook: &Hook) -> Option<StatusError> {
         match self {
-            HookError::Refused(error) => Some(error),
+            HookError::Refused(error) | HookError::Denied(error) => Some(error),
             HookError::Calling(error) if hook.ignores_failure => {
                 tracing::warn!(%error, "a webhook failed; going on without it");
                 None
             }
             HookError::Calling(error) => Some(StatusError::internal(error)),
         }
-    }
-}
-
-/// The request's namespace as webhooks see it: that of a namespace is its own name.
-pub(super) fn namespace_of(request: &Request) -> &str {
-    let is_namespace = request.resource.group.is_empty() && request.resource.resource == "namespaces";
-    if is_namespace && request.namespace.is_empty() { &request.name } else { &request.namespace }
-}
-
-pub(super) fn operation_name(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-        Operation::Connect => "CONNECT",
     }
 }
 

@@ -1,6 +1,7 @@
 //! Mutating hooks: one after the other, each seeing what those before it made of the object.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use knarr_api::decode::FieldValidation;
@@ -8,9 +9,11 @@ use knarr_api::{Object, StatusError, default, patch};
 use serde_json::{Value, json};
 
 use super::super::Request;
-use super::selection::{self, Invocation};
+use super::super::reinvocation::Memory;
+use super::invocation::Invocation;
 use super::{HookError, Webhooks, review};
 use crate::http::negotiate::Encoding;
+use crate::metrics::calls::Outcome;
 use crate::outbound::CallingWebhook;
 use crate::registry::{Served, typed};
 
@@ -18,48 +21,29 @@ const PATCH: &str = "patch.webhook.admission.k8s.io/";
 const MUTATION: &str = "mutation.webhook.admission.k8s.io/";
 const FAILED_OPEN: &str = "failed-open.mutation.webhook.admission.k8s.io/";
 
-/// What the plug-in remembers between the rounds of one request.
-#[derive(Default)]
-pub(in crate::admission) struct Memory {
-    /// The object as the first round left it.
-    output: Option<Object>,
-    /// Hooks to be called again if another changes the object after them.
-    invoked: Vec<String>,
-    again: Vec<String>,
-}
-
-impl Memory {
-    fn require_again(&mut self) {
-        self.again.append(&mut self.invoked);
-    }
-}
-
 pub(super) async fn dispatch(webhooks: &Webhooks, request: &mut Request) -> Result<(), StatusError> {
     let mut memory = std::mem::take(&mut request.reinvocation.webhooks);
-    if request.reinvocation.second_round && memory.output != request.object {
-        // The built-in plug-ins have changed it since.
-        memory.require_again();
-    }
+    memory.begin(request);
     let result = round(webhooks, request, &mut memory).await;
-    let nothing_to_repeat = memory.invoked.is_empty() && memory.again.is_empty();
-    if !request.reinvocation.second_round && !nothing_to_repeat {
-        memory.output = request.object.clone();
-    }
+    memory.end(request);
     request.reinvocation.webhooks = memory;
     result
 }
 
 async fn round(webhooks: &Webhooks, request: &mut Request, memory: &mut Memory) -> Result<(), StatusError> {
     for (index, hook) in webhooks.hooks_for(request).hooks.iter().enumerate() {
-        let Some(invocation) = selection::invocation(&webhooks.registry, hook, request)? else { continue };
+        let Some(invocation) = Invocation::of(&webhooks.registry, hook, request)? else { continue };
         if !webhooks.wants(&invocation, request).await? {
             continue;
         }
-        if request.reinvocation.second_round && !memory.again.contains(&hook.id) {
+        if !memory.asks(request, &hook.id) {
             continue;
         }
         let place = format!("round_{}_index_{index}", u8::from(request.reinvocation.second_round));
+        let started = Instant::now();
         let result = call(webhooks, &invocation, request, &place).await;
+        let outcome = result.as_ref().err().map_or(Outcome::Allowed, |error| error.outcome(hook));
+        webhooks.measure(hook, "admit", request, started, outcome);
         let changed = matches!(result, Ok(true));
         let mutated = json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": changed});
         request.audit_annotations.push((format!("{MUTATION}{place}"), mutated.to_string()));
@@ -68,7 +52,7 @@ async fn round(webhooks: &Webhooks, request: &mut Request, memory: &mut Memory) 
             request.reinvocation.wanted = true;
         }
         if hook.reinvoked {
-            memory.invoked.push(hook.id.clone());
+            memory.note(&hook.id);
         }
         if let Err(error) = result {
             match error.into_answer(hook) {
@@ -97,11 +81,11 @@ async fn call(
     }
     request.warnings.extend(response.warnings);
     if !response.allowed {
-        return Err(HookError::Refused(review::denied(&hook.name, response.result)));
+        return Err(HookError::Denied(review::denied(&hook.name, response.result)));
     }
     let Some(patch) = response.patch else { return Ok(false) };
     let calling = |why: String| HookError::Calling(CallingWebhook::new(&hook.name, why));
-    let steps: Value = serde_json::from_slice(&patch)
+    let steps: Value = knarr_api::tree::parse(&patch)
         .map_err(|error| calling(format!("received undecodable patch in webhook response: {error}")))?;
     if steps.as_array().is_some_and(Vec::is_empty) {
         return Ok(false);
@@ -129,7 +113,7 @@ async fn shown(
     invocation: &Invocation,
     request: &Request,
 ) -> Result<(Option<Object>, Option<Object>), HookError> {
-    let Some(other) = &invocation.other else { return Ok((None, None)) };
+    let Some(other) = &invocation.matched.other else { return Ok((None, None)) };
     let mut objects = [request.object.clone(), request.old_object.as_deref().cloned()];
     for object in objects.iter_mut() {
         if let Some(taken) = object.take() {
@@ -151,7 +135,7 @@ async fn patched(
     let internal = |error: StatusError| HookError::Refused(StatusError::internal(error.message));
     let patched = patch::json::apply(object, patch).map_err(internal)?;
     let text = serde_json::to_vec(&patched).map_err(|error| HookError::Refused(StatusError::internal(error)))?;
-    let row = &invocation.resource;
+    let row = invocation.resource();
     let served = webhooks.registry.served(&row.group, &row.version, &row.resource);
     let is_own_kind = invocation.kind == row.gvk();
     let Some(served) = served.filter(|_| is_own_kind) else {
@@ -163,7 +147,7 @@ async fn patched(
     let mut object = decode(&served, text.into()).map_err(internal)?;
     served.apply_defaults(&mut object);
     let row = &request.resource;
-    match (&invocation.other, webhooks.registry.served(&row.group, &row.version, &row.resource)) {
+    match (&invocation.matched.other, webhooks.registry.served(&row.group, &row.version, &row.resource)) {
         (Some(_), Some(own)) => webhooks.registry.convert(&own, object, &own.kind).await.map_err(HookError::Refused),
         _ => Ok(object),
     }

@@ -6,9 +6,10 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::super::Request;
+use super::super::matching::kind_of;
+use super::super::{namespace_of, operation_name};
 use super::configuration::ReviewVersion;
-use super::selection::{Invocation, kind_of};
-use super::{namespace_of, operation_name};
+use super::invocation::Invocation;
 
 #[derive(Serialize)]
 struct Review<'a> {
@@ -82,7 +83,7 @@ pub(super) fn write(
         request: Asked {
             uid,
             kind: kind_value(&invocation.kind),
-            resource: resource_value(&invocation.resource),
+            resource: resource_value(invocation.resource()),
             sub_resource: &request.subresource,
             request_kind: kind_value(&kind_of(&request.resource, &request.subresource)),
             request_resource: resource_value(&request.resource),

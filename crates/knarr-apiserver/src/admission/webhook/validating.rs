@@ -1,15 +1,18 @@
 //! Validating hooks: all are asked at once, and the first refusal is the answer.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use knarr_api::{Object, StatusError};
 
 use super::super::Request;
+use super::super::matching::kind_of;
+use super::invocation::Invocation;
 use super::review::{self, Response};
-use super::selection::{self, Invocation};
 use super::{HookError, Webhooks};
+use crate::metrics::calls::Outcome;
 
 const FAILED_OPEN: &str = "failed-open.validating.webhook.admission.k8s.io/";
 
@@ -24,7 +27,7 @@ struct Said {
 pub(super) async fn dispatch(webhooks: &Webhooks, request: &mut Request) -> Result<(), StatusError> {
     let mut invocations = Vec::new();
     for hook in &webhooks.hooks_for(request).hooks {
-        let Some(invocation) = selection::invocation(&webhooks.registry, hook, request)? else { continue };
+        let Some(invocation) = Invocation::of(&webhooks.registry, hook, request)? else { continue };
         if webhooks.wants(&invocation, request).await? {
             invocations.push(invocation);
         }
@@ -50,17 +53,21 @@ pub(super) async fn dispatch(webhooks: &Webhooks, request: &mut Request) -> Resu
 }
 
 async fn ask(webhooks: &Webhooks, invocation: &Invocation, index: usize, request: &Request) -> Said {
-    let hook = &invocation.hook;
+    let (hook, started) = (&invocation.hook, Instant::now());
     match call(webhooks, invocation, request).await {
         Ok(response) => {
             let annotations = response.audit_annotations.into_iter();
+            let refusal = (!response.allowed).then(|| review::denied(&hook.name, response.result));
+            let outcome = refusal.as_ref().map_or(Outcome::Allowed, |refusal| Outcome::Denied(refusal.code));
+            webhooks.measure(hook, "validating", request, started, outcome);
             Said {
-                refusal: (!response.allowed).then(|| review::denied(&hook.name, response.result)),
+                refusal,
                 warnings: response.warnings,
                 annotations: annotations.map(|(key, value)| (format!("{}/{key}", hook.name), value)).collect(),
             }
         }
         Err(error) => {
+            webhooks.measure(hook, "validating", request, started, error.outcome(hook));
             let refusal = error.into_answer(hook);
             let annotation = (format!("{FAILED_OPEN}round_0_index_{index}"), hook.name.clone());
             let annotations = if refusal.is_none() { vec![annotation] } else { Vec::new() };
@@ -71,7 +78,7 @@ async fn ask(webhooks: &Webhooks, invocation: &Invocation, index: usize, request
 
 async fn call(webhooks: &Webhooks, invocation: &Invocation, request: &Request) -> Result<Response, HookError> {
     let (object, old) = (request.object.as_ref(), request.old_object.as_deref());
-    let Some(other) = &invocation.other else {
+    let Some(other) = &invocation.matched.other else {
         return webhooks.call(invocation, request, object, old, false).await;
     };
     let object = webhooks.convert_any(request, object, other).await?;
@@ -99,8 +106,8 @@ impl Webhooks {
         object: Object,
         to: &Arc<crate::registry::Served>,
     ) -> Result<Object, HookError> {
-        let kind = selection::kind_of(&to.resource, &request.subresource);
-        if kind == selection::kind_of(&request.resource, &request.subresource) {
+        let kind = kind_of(&to.resource, &request.subresource);
+        if kind == kind_of(&request.resource, &request.subresource) {
             return Ok(object);
         }
         self.registry.convert(to, object, &kind).await.map_err(HookError::Refused)

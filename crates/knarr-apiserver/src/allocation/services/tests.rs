@@ -1,7 +1,8 @@
 use super::*;
 
 fn allocator() -> ServiceAllocator {
-    ServiceAllocator::new(AddressRange::new("10.0.0.0/28".parse().unwrap()), PortRange { first: 30000, last: 30003 })
+    let range = AddressRange::new("10.0.0.0/28".parse().unwrap());
+    ServiceAllocator::new(range, PortRange { first: 30000, last: 30003 }, crate::testing::Memory::new())
 }
 
 fn service(name: &str, spec: Value) -> Object {
@@ -11,7 +12,7 @@ fn service(name: &str, spec: Value) -> Object {
 async fn create(allocator: &ServiceAllocator, service: &mut Object) -> Result<(), StatusError> {
     let reservation = allocator.begin(service, None, false).await?;
     if let Some(reservation) = reservation {
-        reservation.commit();
+        reservation.commit().await;
     }
     Ok(())
 }
@@ -26,7 +27,7 @@ async fn an_address_is_nobody_elses_until_it_is_released() {
     let mut second = service("y", json!({"clusterIP": first["spec"]["clusterIP"]}));
     let error = create(&allocator, &mut second).await.unwrap_err();
     assert!(error.message.ends_with("provided IP is already allocated"), "{error}");
-    allocator.released(&first);
+    allocator.released(&first).await;
     create(&allocator, &mut second).await.unwrap();
 }
 
@@ -44,6 +45,7 @@ async fn a_failed_write_and_a_dry_run_keep_nothing() {
             .begin(&mut service("x", json!({"type": "NodePort", "ports": [{"port": 1}]})), None, true)
             .await
             .unwrap();
+        allocator.settled().await;
     }
 }
 
@@ -70,11 +72,13 @@ async fn an_update_keeps_its_numbers_and_gives_up_what_it_drops() {
     let mut old = service("x", json!({"type": "NodePort", "ports": [{"port": 1, "protocol": "TCP"}]}));
     create(&allocator, &mut old).await.unwrap();
     let port = old["spec"]["ports"][0]["nodePort"].clone();
-    let mut new = service("x", json!({"type": "NodePort", "ports": [{"port": 1, "protocol": "TCP"}]}));
-    allocator.begin(&mut new, Some(&old), false).await.unwrap().unwrap().commit();
+    let mut new = old.clone();
+    allocator.begin(&mut new, Some(&old), false).await.unwrap().unwrap().commit().await;
     assert_eq!((&new["spec"]["ports"][0]["nodePort"], &new["spec"]["clusterIP"]), (&port, &old["spec"]["clusterIP"]));
-    let mut internal = service("x", json!({"type": "ClusterIP", "ports": [{"port": 1, "protocol": "TCP"}]}));
-    allocator.begin(&mut internal, Some(&new), false).await.unwrap().unwrap().commit();
+    let mut internal = old.clone();
+    internal["spec"]["type"] = "ClusterIP".into();
+    internal["spec"]["ports"] = json!([{"port": 1, "protocol": "TCP"}]);
+    allocator.begin(&mut internal, Some(&new), false).await.unwrap().unwrap().commit().await;
     let mut other =
         service("y", json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": port, "protocol": "TCP"}]}));
     create(&allocator, &mut other).await.unwrap();

@@ -1,13 +1,12 @@
-//! Which requests a hook's rules are about.
+//! `RuleWithOperations`: which requests a rule of a webhook or a policy is about.
 
 use serde_json::Value;
 
-use super::super::Operation;
-use super::operation_name;
+use super::{Operation, operation_name};
 
 /// A request's coordinates, as rules see them.
 #[derive(Clone, Copy)]
-pub(in crate::admission) struct Coordinates<'a> {
+pub(super) struct Coordinates<'a> {
     pub operation: Operation,
     pub group: &'a str,
     pub version: &'a str,
@@ -17,7 +16,7 @@ pub(in crate::admission) struct Coordinates<'a> {
 }
 
 /// `RuleWithOperations`
-pub(in crate::admission) struct Rule {
+pub(super) struct Rule {
     operations: Vec<String>,
     groups: Vec<String>,
     versions: Vec<String>,
@@ -33,7 +32,7 @@ enum Scope {
 }
 
 impl Rule {
-    pub(in crate::admission) fn of(value: &Value) -> Rule {
+    pub(super) fn of(value: &Value) -> Rule {
         let texts = |field: &str| -> Vec<String> {
             value[field].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_string).collect()
         };
@@ -50,7 +49,7 @@ impl Rule {
         }
     }
 
-    pub(in crate::admission) fn matches(&self, at: &Coordinates<'_>) -> bool {
+    pub(super) fn matches(&self, at: &Coordinates<'_>) -> bool {
         self.in_scope(at)
             && holds(&self.operations, operation_name(at.operation))
             && holds(&self.groups, at.group)

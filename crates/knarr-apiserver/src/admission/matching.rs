@@ -1,19 +1,20 @@
-//! Which requests a policy or binding is about (`MatchResources`).
+//! Which requests a webhook, a policy or a binding is about, and as which of their equivalents.
 
 use std::sync::Arc;
 
 use knarr_api::selector::LabelSelector;
-use knarr_api::{GroupResource, Resource};
+use knarr_api::{GroupResource, GroupVersionKind, Resource, StatusError};
 use serde_json::Value;
 
-use super::super::webhook::{Coordinates, Rule, equivalents, namespace_of};
-use super::super::{Operation, Request};
-use super::definition::{list, text};
+use super::rules::{Coordinates, Rule};
+use super::{Operation, Request, namespace_of};
 use crate::registry::{Registry, Served};
 
-/// `MatchResources`
+/// `MatchResources`, and what a webhook has of it.
 pub struct Matching {
     rules: Vec<NamedRule>,
+    /// Without rules it is about everything, rather than about nothing.
+    open: bool,
     excluded: Vec<NamedRule>,
     /// `matchPolicy: Equivalent`
     equivalent: bool,
@@ -27,6 +28,24 @@ struct NamedRule {
     names: Vec<String>,
 }
 
+/// Why it cannot be told whether a request matches.
+#[derive(Debug, thiserror::Error)]
+pub enum MatchError {
+    #[error("{0}")]
+    Selector(String),
+    #[error("namespaces \"{0}\" not found")]
+    NoNamespace(String),
+}
+
+impl From<MatchError> for StatusError {
+    fn from(error: MatchError) -> Self {
+        match error {
+            MatchError::Selector(why) => StatusError::internal(why),
+            MatchError::NoNamespace(name) => StatusError::not_found(&GroupResource::new("", "namespaces"), &name),
+        }
+    }
+}
+
 /// The resource as which a request matches.
 #[derive(Clone)]
 pub struct Matched {
@@ -37,7 +56,7 @@ pub struct Matched {
 
 impl NamedRule {
     fn of(value: &Value) -> NamedRule {
-        let names = list(value, "resourceNames").iter().filter_map(Value::as_str).map(str::to_string).collect();
+        let names = list(value, "resourceNames").filter_map(Value::as_str).map(str::to_string).collect();
         NamedRule { rule: Rule::of(value), names }
     }
 
@@ -47,23 +66,33 @@ impl NamedRule {
 }
 
 impl Matching {
-    pub fn of(value: &Value) -> Matching {
+    /// Of a policy's `matchConstraints` or a binding's `matchResources`.
+    pub fn of_policy(value: &Value) -> Matching {
+        Self::of(value, "resourceRules", true)
+    }
+
+    pub fn of_webhook(value: &Value) -> Matching {
+        Self::of(value, "rules", false)
+    }
+
+    fn of(value: &Value, rules_field: &str, open: bool) -> Matching {
         let selector = |field: &str| match value.get(field).filter(|s| s.is_object()) {
             None => Ok(LabelSelector::everything()),
             some => LabelSelector::of_object(some).map_err(|error| error.to_string()),
         };
-        let rules = |field: &str| list(value, field).iter().map(NamedRule::of).collect();
+        let rules = |field: &str| list(value, field).map(NamedRule::of).collect();
         Matching {
-            rules: rules("resourceRules"),
+            rules: rules(rules_field),
+            open,
             excluded: rules("excludeResourceRules"),
-            equivalent: text(value, "matchPolicy") != "Exact",
+            equivalent: value["matchPolicy"] != "Exact",
             namespaces: selector("namespaceSelector"),
             objects: selector("objectSelector"),
         }
     }
 
     /// As what the request matches, if it does. An error is of the selectors, and only matters where everything else matches.
-    pub fn matches(&self, registry: &Registry, request: &Request) -> Result<Option<Matched>, String> {
+    pub fn matches(&self, registry: &Registry, request: &Request) -> Result<Option<Matched>, MatchError> {
         let namespace = match self.namespace_matches(registry, request) {
             Ok(false) => return Ok(None),
             other => other,
@@ -82,19 +111,19 @@ impl Matching {
         if find(&self.excluded, self.equivalent, registry, request).is_some() {
             return None;
         }
-        if self.rules.is_empty() {
+        if self.rules.is_empty() && self.open {
             return Some(Matched { resource: request.resource.clone(), other: None });
         }
         find(&self.rules, self.equivalent, registry, request)
     }
 
-    fn namespace_matches(&self, registry: &Registry, request: &Request) -> Result<bool, String> {
+    fn namespace_matches(&self, registry: &Registry, request: &Request) -> Result<bool, MatchError> {
         let namespace = namespace_of(request);
         let is_namespace = request.resource.group.is_empty() && request.resource.resource == "namespaces";
         if namespace.is_empty() && !is_namespace {
             return Ok(true);
         }
-        let selector = self.namespaces.as_ref().map_err(String::clone)?;
+        let selector = of_selector(&self.namespaces)?;
         if selector.is_everything() {
             return Ok(true);
         }
@@ -105,12 +134,12 @@ impl Matching {
         let cache = registry.cache(&GroupResource::new("", "namespaces"));
         match cache.snapshot().get(namespace) {
             Some(entry) => Ok(selector.matches(&*entry.labels)),
-            None => Err(format!("namespaces \"{namespace}\" not found")),
+            None => Err(MatchError::NoNamespace(namespace.to_string())),
         }
     }
 
-    fn object_matches(&self, request: &Request) -> Result<bool, String> {
-        let selector = self.objects.as_ref().map_err(String::clone)?;
+    fn object_matches(&self, request: &Request) -> Result<bool, MatchError> {
+        let selector = of_selector(&self.objects)?;
         let matches = |object: &Value| object.get("metadata").is_some() && selector.matches(labels(object));
         Ok(selector.is_everything()
             || request.object.as_ref().is_some_and(matches)
@@ -118,6 +147,15 @@ impl Matching {
     }
 }
 
+fn of_selector(parsed: &Result<LabelSelector, String>) -> Result<&LabelSelector, MatchError> {
+    parsed.as_ref().map_err(|why| MatchError::Selector(why.clone()))
+}
+
+fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+    value[field].as_array().into_iter().flatten()
+}
+
+/// Earlier rules first, then earlier equivalents.
 fn find(rules: &[NamedRule], equivalent: bool, registry: &Registry, request: &Request) -> Option<Matched> {
     let own = coordinates(&request.resource, request);
     if rules.iter().any(|rule| rule.matches(&own, &request.name)) {
@@ -146,4 +184,24 @@ fn coordinates<'a>(resource: &'a Resource, request: &'a Request) -> Coordinates<
 
 fn labels(object: &Value) -> &Value {
     &object["metadata"]["labels"]
+}
+
+/// The kind of the request's object.
+pub fn kind_of(resource: &Resource, subresource: &str) -> GroupVersionKind {
+    let Some(kind) = resource.subresource(subresource).map(|s| &s.kind) else { return resource.gvk() };
+    if kind.version.is_empty() {
+        return GroupVersionKind::new(resource.group.clone(), resource.version.clone(), kind.kind.clone());
+    }
+    GroupVersionKind::new(kind.group.clone(), kind.version.clone(), kind.kind.clone())
+}
+
+/// Other resources of the same stored objects.
+fn equivalents(registry: &Registry, request: &Request) -> Vec<Arc<Served>> {
+    let row = &request.resource;
+    let Some(own) = registry.served(&row.group, &row.version, &row.resource) else { return Vec::new() };
+    let table = registry.table();
+    let same_objects = table.rows.iter().filter(|s| Arc::ptr_eq(&s.cache, &own.cache) && !Arc::ptr_eq(s, &own));
+    let has_endpoint =
+        |s: &&Arc<Served>| request.subresource.is_empty() || s.resource.subresource(&request.subresource).is_some();
+    same_objects.filter(has_endpoint).cloned().collect()
 }
