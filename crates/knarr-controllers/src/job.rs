@@ -3,6 +3,7 @@
 //! Every pod carries a finalizer until it is counted ([`tracking`]), so that none is counted twice or forgotten; [`status`] is what the
 //! counts mean, and this module makes and deletes pods.
 
+mod failure_policy;
 mod indexes;
 mod status;
 mod tracking;
@@ -163,11 +164,14 @@ impl Jobs {
         let wanted = status::wanted_active(job, active.len(), verdict);
         if active.len() > wanted {
             self.delete_pods(key, job, active, active.len() - wanted).await?;
-        } else if active.len() < wanted {
-            if let Some(wait) = status::backoff(owned).filter(|wait| !wait.is_zero()) {
+            return Ok(verdict.look_again.map_or(Action::Done, Action::RequeueAfter));
+        }
+        let kept = active.len() + status::not_yet_replaced(job, owned);
+        if kept < wanted {
+            if let Some(wait) = status::backoff(job, owned).filter(|wait| !wait.is_zero()) {
                 return Ok(Action::RequeueAfter(wait));
             }
-            self.create_pods(key, job, owned, active, (wanted - active.len()).min(pods::BURST)).await?;
+            self.create_pods(key, job, owned, active, (wanted - kept).min(pods::BURST)).await?;
         }
         Ok(verdict.look_again.map_or(Action::Done, Action::RequeueAfter))
     }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::Pod;
 
+use super::failure_policy::{self, Consequence};
 use super::{spec, tracking};
 use crate::{meta, pods};
 
@@ -15,43 +16,48 @@ const FIRST_DELAY: Duration = Duration::from_secs(10);
 const MAX_DELAY: Duration = Duration::from_secs(600);
 
 /// Why a job ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
     CompletionsReached,
     BackoffLimitExceeded,
     DeadlineExceeded,
+    /// A pod failed in a way that fails the job; how.
+    PodFailurePolicy(String),
 }
 
 impl End {
-    fn is_success(self) -> bool {
-        self == End::CompletionsReached
+    fn is_success(&self) -> bool {
+        *self == End::CompletionsReached
     }
 
-    fn reason(self) -> &'static str {
+    fn reason(&self) -> &'static str {
         match self {
             End::CompletionsReached => "CompletionsReached",
             End::BackoffLimitExceeded => "BackoffLimitExceeded",
             End::DeadlineExceeded => "DeadlineExceeded",
+            End::PodFailurePolicy(_) => "PodFailurePolicy",
         }
     }
 
-    fn message(self) -> &'static str {
+    fn message(&self) -> &str {
         match self {
             End::CompletionsReached => "Reached expected number of succeeded pods",
             End::BackoffLimitExceeded => "Job has reached the specified backoff limit",
             End::DeadlineExceeded => "Job was active longer than specified deadline",
+            End::PodFailurePolicy(how) => how,
         }
     }
 
     /// The end that an earlier look decided on.
     fn decided(job: &Job) -> Option<End> {
         let condition = conditions(job).find(|c| matches!(c.type_.as_str(), "SuccessCriteriaMet" | "FailureTarget"))?;
-        let ends = [End::CompletionsReached, End::BackoffLimitExceeded, End::DeadlineExceeded];
+        let by_policy = End::PodFailurePolicy(condition.message.clone().unwrap_or_default());
+        let ends = [End::CompletionsReached, End::BackoffLimitExceeded, End::DeadlineExceeded, by_policy];
         ends.into_iter().find(|end| condition.reason.as_deref() == Some(end.reason()))
     }
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Verdict {
     pub end: Option<End>,
     pub suspended: bool,
@@ -92,14 +98,26 @@ pub(super) fn judge(job: &Job, owned: &[Arc<Pod>], active: &[Arc<Pod>]) -> Verdi
         None => succeeded > 0 && active.is_empty(),
     };
     let limit = spec(job).backoff_limit.unwrap_or(6);
+    let by_policy = fails_by_policy(job, owned);
     let end = match End::decided(job) {
         Some(decided) => Some(decided),
+        None if by_policy.is_some() => by_policy.map(End::PodFailurePolicy),
         None if failed > limit || too_many_restarts(job, owned, limit) => Some(End::BackoffLimitExceeded),
         None if !suspended && running_for.is_some() && left == Some(Duration::ZERO) => Some(End::DeadlineExceeded),
         None if complete => Some(End::CompletionsReached),
         None => None,
     };
-    Verdict { end, suspended, look_again: left.filter(|_| end.is_none() && !suspended) }
+    let look_again = left.filter(|_| end.is_none() && !suspended);
+    Verdict { end, suspended, look_again }
+}
+
+/// How a pod failed that takes the whole job with it.
+fn fails_by_policy(job: &Job, owned: &[Arc<Pod>]) -> Option<String> {
+    let mut failed = owned.iter().filter(|pod| tracking::has_failed(job, pod));
+    failed.find_map(|pod| match failure_policy::consequence(job, pod) {
+        Consequence::FailsJob(how) => Some(how),
+        Consequence::Counts | Consequence::Ignored => None,
+    })
 }
 
 /// Pods that restart in place fail without ending: their restarts count instead.
@@ -142,7 +160,7 @@ pub(super) fn describe(job: &mut Job, owned: &[Arc<Pod>], active: &[Arc<Pod>], v
         (false, true) => set(job, "Suspended", "False", "JobResumed", "Job resumed"),
         _ => {}
     }
-    let Some(end) = verdict.end else { return };
+    let Some(end) = &verdict.end else { return };
     let (target, last) =
         if end.is_success() { ("SuccessCriteriaMet", "Complete") } else { ("FailureTarget", "Failed") };
     set(job, target, "True", end.reason(), end.message());
@@ -189,10 +207,18 @@ pub(super) fn wanted_active(job: &Job, active: usize, verdict: &Verdict) -> usiz
     }
 }
 
+/// Pods on their way out that are replaced only once they have ended.
+pub(super) fn not_yet_replaced(job: &Job, owned: &[Arc<Pod>]) -> usize {
+    match spec(job).pod_replacement_policy.as_deref() {
+        Some("Failed") => owned.iter().filter(|pod| meta::is_deleted(&***pod) && !pods::is_finished(pod)).count(),
+        _ => 0,
+    }
+}
+
 /// How long to wait before the next pod, after the failures since the last success.
-pub(super) fn backoff(owned: &[Arc<Pod>]) -> Option<Duration> {
+pub(super) fn backoff(job: &Job, owned: &[Arc<Pod>]) -> Option<Duration> {
     let last_success = owned.iter().filter(|pod| pods::phase(pod) == "Succeeded").filter_map(|pod| ended_at(pod)).max();
-    let failures = owned.iter().filter(|pod| tracking::has_failed(pod)).filter_map(|pod| ended_at(pod));
+    let failures = owned.iter().filter(|pod| tracking::counts_as_failed(job, pod)).filter_map(|pod| ended_at(pod));
     let recent: Vec<_> = failures.filter(|ended| last_success.is_none_or(|success| *ended > success)).collect();
     let last = recent.iter().max()?;
     let doublings = (recent.len() as u32 - 1).min(16);

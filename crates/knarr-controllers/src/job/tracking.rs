@@ -3,7 +3,7 @@
 //! A finished pod's UID is first written into `uncountedTerminatedPods`; then the pod loses its finalizer; only when that is seen does
 //! the UID leave the list and the counter go up, in one write. Whatever dies in between, the next look goes on from there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::batch::v1::Job;
@@ -13,6 +13,7 @@ use knarr_client::error::found;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 
+use super::failure_policy::{self, Consequence};
 use super::{indexes, spec};
 use crate::{meta, pods};
 
@@ -22,9 +23,19 @@ pub(super) fn is_tracked(pod: &Pod) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// A pod being deleted before it succeeded is a failure as well.
-pub(super) fn has_failed(pod: &Pod) -> bool {
-    pods::phase(pod) == "Failed" || (meta::is_deleted(pod) && pods::phase(pod) != "Succeeded")
+/// A pod being deleted before it succeeded is a failure as well; but what a policy judges must have ended.
+pub(super) fn has_failed(job: &Job, pod: &Pod) -> bool {
+    let ends = meta::is_deleted(pod) && pods::phase(pod) != "Succeeded";
+    pods::phase(pod) == "Failed" || (ends && !failure_policy::has_policy(job))
+}
+
+/// Whether the pod has failed and that counts.
+pub(super) fn counts_as_failed(job: &Job, pod: &Pod) -> bool {
+    has_failed(job, pod) && !is_ignored(job, pod)
+}
+
+fn is_ignored(job: &Job, pod: &Pod) -> bool {
+    has_failed(job, pod) && failure_policy::consequence(job, pod) == Consequence::Ignored
 }
 
 pub(super) fn tracked_pod(job: &Job) -> Pod {
@@ -39,6 +50,8 @@ pub(super) fn count(job: &mut Job, owned: &[Arc<Pod>]) {
     let still_tracked = |uid: &String| by_uid.get(uid.as_str()).is_some_and(|pod| is_tracked(pod));
     let done = indexes::succeeded_in(job, owned);
     let indexed = indexes::is_indexed(job);
+    let failures: HashSet<&str> =
+        owned.iter().filter(|pod| counts_as_failed(job, pod)).map(|pod| meta::uid_of(&**pod)).collect();
     let status = job.status.get_or_insert_default();
     let mut uncounted = status.uncounted_terminated_pods.take().unwrap_or_default();
     let (mut succeeded, mut failed) =
@@ -56,7 +69,7 @@ pub(super) fn count(job: &mut Job, owned: &[Arc<Pod>]) {
         }
         match pods::phase(pod) == "Succeeded" {
             true => succeeded.push(uid),
-            false if has_failed(pod) => failed.push(uid),
+            false if failures.contains(uid.as_str()) => failed.push(uid),
             false => {}
         }
     }
@@ -74,11 +87,12 @@ pub(super) fn count(job: &mut Job, owned: &[Arc<Pod>]) {
     status.uncounted_terminated_pods = Some(uncounted);
 }
 
-/// Lets go of the pods that the status just written lists as uncounted.
+/// Lets go of the pods that the status just written lists as uncounted, and of those that are not to be counted.
 pub(super) async fn release_counted(client: &Client, job: &Job, owned: &[Arc<Pod>]) -> Result<(), Error> {
     let uncounted = job.status.as_ref().and_then(|status| status.uncounted_terminated_pods.clone()).unwrap_or_default();
     let listed = [uncounted.succeeded.unwrap_or_default(), uncounted.failed.unwrap_or_default()].concat();
-    for pod in owned.iter().filter(|pod| listed.iter().any(|uid| uid == meta::uid_of(&***pod))) {
+    let counted = |pod: &Pod| listed.iter().any(|uid| uid == meta::uid_of(pod));
+    for pod in owned.iter().filter(|pod| counted(pod) || is_ignored(job, pod)) {
         release(client, pod).await?;
     }
     Ok(())
