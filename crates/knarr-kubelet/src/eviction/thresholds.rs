@@ -57,10 +57,11 @@ impl Signal {
     }
 }
 
-/// Upstream's thresholds.
+/// Upstream's thresholds, but less of the disk: a tenth of the disk of a machine that does other things too is room enough, and with
+/// the only node under pressure nothing could run at all.
 pub fn usual() -> Vec<Threshold> {
     let usual =
-        "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
+        "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%,imagefs.inodesFree<5%";
     parse(usual).unwrap_or_default()
 }
 
