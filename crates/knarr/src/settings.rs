@@ -60,7 +60,7 @@ pub struct Said {
     /// Manifests of static pods: pods that this node runs whatever the API says [default: DATA_DIR/manifests]
     #[arg(long, env = "KNARR_POD_MANIFEST_PATH", value_name = "DIR")]
     pub pod_manifest_path: Option<PathBuf>,
-    /// Pods are evicted while less than this is left of the node [default: memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%]
+    /// Pods are evicted while less than this is left of the node [default: memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%,imagefs.inodesFree<5%]
     #[arg(long, env = "KNARR_EVICTION_HARD", value_name = "THRESHOLDS")]
     pub eviction_hard: Option<String>,
     /// Control plane alone: runs no pods, needs no root

@@ -57,10 +57,10 @@ impl Signal {
     }
 }
 
-/// Upstream's thresholds.
+/// Upstream's thresholds, but for the disk: its tenth, and 15% for images, are meant for machines that do nothing else.
 pub fn usual() -> Vec<Threshold> {
     let usual =
-        "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%";
+        "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%,imagefs.inodesFree<5%";
     parse(usual).unwrap_or_default()
 }
 
