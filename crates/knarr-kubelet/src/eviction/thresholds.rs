@@ -57,8 +57,7 @@ impl Signal {
     }
 }
 
-/// Upstream's thresholds, but less of the disk: a tenth of the disk of a machine that does other things too is room enough, and with
-/// the only node under pressure nothing could run at all.
+/// Upstream's thresholds, but for the disk: its tenth, and 15% for images, are meant for machines that do nothing else.
 pub fn usual() -> Vec<Threshold> {
     let usual =
         "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%,imagefs.inodesFree<5%";

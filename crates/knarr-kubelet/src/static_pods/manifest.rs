@@ -16,8 +16,8 @@ use super::{HASH, SEEN, SOURCE};
 /// The error says what is wrong with the file.
 pub fn read(path: &Path, bytes: &[u8], node_name: &str) -> Result<Pod, String> {
     let kind = GroupVersionKind::new("", "v1", "Pod");
-    let encoding = if bytes.trim_ascii_start().starts_with(b"{") { Encoding::Json } else { Encoding::Yaml };
-    let decoded = decode_object(bytes, encoding, &kind, FieldValidation::Warn).map_err(|error| error.message)?;
+    // JSON is YAML, too.
+    let decoded = decode_object(bytes, Encoding::Yaml, &kind, FieldValidation::Warn).map_err(|error| error.message)?;
     for warning in &decoded.warnings {
         tracing::warn!(file = %path.display(), warning, "a static pod's manifest");
     }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     fn read_text(text: &str) -> Result<Pod, String> {
-        read(Path::new("/manifests/web.yaml"), text.as_bytes(), "Node-1")
+        read(Path::new("/manifests/web.yaml"), text.as_bytes(), "node-1")
     }
 
     #[test]
@@ -124,7 +124,7 @@ mod tests {
         let annotations = pod.metadata.annotations.as_ref().expect("annotations");
         assert_eq!(Some(&annotations[HASH]), pod.metadata.uid.as_ref());
         let spec = pod.spec.expect("a spec");
-        assert_eq!(spec.node_name.as_deref(), Some("Node-1"));
+        assert_eq!(spec.node_name.as_deref(), Some("node-1"));
         assert_eq!(spec.containers[0].image_pull_policy.as_deref(), Some("Always"));
         let other = read_text(&text.replace("busybox", "busybox:2")).expect("a pod");
         assert_ne!(other.metadata.uid, pod.metadata.uid);
