@@ -22,6 +22,8 @@ use crate::tasks::Tasks;
 
 /// How long a runtime whose socket is there may take to answer.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(30);
+/// How long the processes of purged pods may take to be gone from their control groups.
+const GROUP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Starts the private containerd, or finds the runtime that the settings name, and gives it the pause image.
 pub async fn start_runtime(settings: &Settings, layout: &Layout, tasks: &Tasks) -> Result<RemoteRuntime> {
@@ -138,7 +140,14 @@ pub async fn purge(layout: &Layout, socket: &Path) -> Result<()> {
     if !left.is_empty() {
         bail!("the network could not be removed: {}", left.join("; "));
     }
-    remove_control_groups(Path::new("/sys/fs/cgroup"), "kubepods")
+    let started = Instant::now();
+    loop {
+        // The kernel takes its time with the last process of a group.
+        match remove_control_groups(Path::new("/sys/fs/cgroup"), "kubepods") {
+            Err(_) if started.elapsed() < GROUP_LIMIT => tokio::time::sleep(Duration::from_millis(50)).await,
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Removes the control groups of that name in every hierarchy, innermost first.

@@ -14,12 +14,12 @@ use super::plan::{self, Health, Kill, KillReason, Plan};
 use super::start::Start;
 use super::status::Waiting;
 use super::stop::Stop;
-use super::{Done, PodWorker, Task, backoff};
+use super::{Done, PodWorker, Task, Wanted, backoff};
 use crate::context::NodeContext;
 use crate::environment::KeyedSource;
 use crate::environment::fields::FieldSource;
 use crate::network::dns::{self, ClusterDns};
-use crate::pod::{DesiredContainer, DesiredPod};
+use crate::pod::{DesiredContainer, DesiredPod, PodSource};
 use crate::probes::ProbeKind;
 use crate::runtime::images::{Answer, PullPolicy, Wish};
 use crate::runtime::observed::{ContainerState, ObservedContainer};
@@ -210,7 +210,10 @@ impl PodWorker {
 
     /// Even what is deleted by force is asked before it is killed. What is evicted has no time: the node runs out.
     pub(super) fn grace(&self, pod: &DesiredPod) -> Duration {
-        if self.verdict.as_ref().is_some_and(|verdict| verdict.reason == crate::eviction::EVICTED) {
+        let evicted = self.verdict.as_ref().is_some_and(|verdict| verdict.reason == crate::eviction::EVICTED);
+        // A pod that still runs when its object is gone was deleted by force, whatever grace the object spoke of.
+        let forced = pod.source == PodSource::Api && matches!(*self.wanted.borrow(), Wanted::Gone(_));
+        if evicted || forced {
             return LEAST_GRACE;
         }
         Duration::from_secs(pod.grace_seconds().unsigned_abs()).max(LEAST_GRACE)
