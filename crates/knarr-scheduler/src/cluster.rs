@@ -115,14 +115,15 @@ impl Cluster {
         self.arrange();
     }
 
-    /// Puts a pod on a node, off any other that it was thought to be on.
-    pub fn set_pod(&mut self, pod: Arc<PodInfo>, node: &str) {
-        self.remove_pod(&pod.uid);
+    /// Puts a pod on a node, off any other that it was thought to be on; gives back what it was until now.
+    pub fn set_pod(&mut self, pod: Arc<PodInfo>, node: &str) -> Option<Arc<PodInfo>> {
+        let before = self.remove_pod(&pod.uid);
         let index = self.index_of(node);
         self.pods.insert(pod.uid.clone(), index);
         let around = Surroundings { nodes: &self.nodes, namespaces: &self.namespaces };
         self.census.pod_came(&pod, index, &around);
         self.nodes[index as usize].add_pod(pod);
+        before
     }
 
     /// Takes a pod off its node.

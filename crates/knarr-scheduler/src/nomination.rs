@@ -62,7 +62,7 @@ impl Nominations {
         let others =
             self.by_uid.values().filter(|other| other.pod.uid != pod.uid && other.pod.priority >= pod.priority);
         let others: Vec<_> = others.filter(|other| !cluster.has_pod(&other.pod.uid)).collect();
-        others.iter().for_each(|other| cluster.set_pod(other.pod.clone(), &other.node));
+        others.iter().for_each(|other| drop(cluster.set_pod(other.pod.clone(), &other.node)));
         others.iter().map(|other| other.pod.uid.clone()).collect()
     }
 }

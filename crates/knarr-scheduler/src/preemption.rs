@@ -90,7 +90,7 @@ fn victims_on(node: NodeIndex, pod: &PodInfo, cluster: &mut Cluster, budgets: &B
         Err(reasons) => Err(reasons),
     };
     // Those that were spared are there already; setting them again changes nothing.
-    lower.into_iter().for_each(|other| cluster.set_pod(other, &name));
+    lower.into_iter().for_each(|other| drop(cluster.set_pod(other, &name)));
     found
 }
 

@@ -197,8 +197,12 @@ impl Scheduler {
         self.queue.remove(&pod.uid);
         self.assumed.remove(&pod.uid);
         self.nominations.forget(&pod.uid);
-        self.cluster.set_pod(pod.clone(), node);
+        let before = self.cluster.set_pod(pod.clone(), node);
         self.queue.changed(&Change::PodCame(&pod));
+        // One that asks for less than before leaves room, as one that goes does.
+        if let Some(before) = before.filter(|before| before.requests.exact != pod.requests.exact) {
+            self.queue.changed(&Change::PodLeft(&before));
+        }
     }
 
     fn on_pending(&mut self, pod: Arc<PodInfo>) {
