@@ -404,7 +404,12 @@ fn unschedulable(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
         "{message}"
     );
     kubectl.run(&["label", "nodes", "--all", "shape=round"])?;
-    kubectl.run(&["wait", "--for=condition=Ready", "pod/picky", "--timeout=90s"]).map(drop)
+    let ready = kubectl.run(&["wait", "--for=condition=Ready", "pod/picky", "--timeout=60s"]);
+    ready.map(drop).with_context(|| {
+        let pod = kubectl.run(&["describe", "pod", "picky"]).unwrap_or_default();
+        let nodes = kubectl.run(&["describe", "nodes"]).unwrap_or_default();
+        format!("{pod}\n{nodes}")
+    })
 }
 
 fn namespace(_: &Cluster, kubectl: &Kubectl) -> Result<()> {

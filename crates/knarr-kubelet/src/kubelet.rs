@@ -12,6 +12,7 @@ use knarr_client::events::Recorder;
 use knarr_client::informer::{Event, Informer, Informers, Selection};
 use knarr_cri::Runtime;
 use knarr_cri::v1::{self, ContainerFilter};
+use kube::Api;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -166,13 +167,13 @@ impl Kubelet {
         let mut changes = self.pods.subscribe();
         while let Some(change) = changes.recv().await {
             match change {
-                Event::Added(pod) => self.take(pod, tasks),
+                Event::Added(pod) => self.take(pod, tasks).await,
                 Event::Updated { old, new } => {
                     // Another pod took the name while nobody looked.
                     if old.metadata.uid != new.metadata.uid {
                         self.let_go(old);
                     }
-                    self.take(new, tasks);
+                    self.take(new, tasks).await;
                 }
                 Event::Deleted(pod) => self.let_go(pod),
             }
@@ -215,26 +216,37 @@ impl Kubelet {
             }
         }
         for (_, pod) in wanted.iter().filter(|(key, _)| !taken.contains(*key)) {
-            self.spawn_worker(pod.clone(), tasks);
+            self.spawn_worker(pod.clone(), &self.node_labels(), tasks);
         }
     }
 
-    fn take(&self, object: Arc<Pod>, tasks: &TaskTracker) {
+    async fn take(&self, object: Arc<Pod>, tasks: &TaskTracker) {
         if let Some(hash) = mirrored(&object) {
             return self.wake(hash);
         }
         let pod = Arc::new(DesiredPod::new(object, PodSource::Api));
-        let workers = self.workers.lock();
-        if let Some(worker) = workers.get(&pod.uid) {
+        if let Some(worker) = self.workers.lock().get(&pod.uid) {
             worker.wanted.send_replace(Wanted::Pod(pod));
             return;
         }
-        drop(workers);
-        self.spawn_worker(pod, tasks);
+        let labels = self.labels_for(&pod).await;
+        self.spawn_worker(pod, &labels, tasks);
     }
 
-    fn spawn_worker(&self, pod: Arc<DesiredPod>, tasks: &TaskTracker) {
-        let verdict = self.refuse(&pod);
+    /// The node's labels: where those that are known here do not let the pod in, as the API has them now. The scheduler may have heard of
+    /// a change before this node did.
+    async fn labels_for(&self, pod: &DesiredPod) -> BTreeMap<String, String> {
+        let known = self.node_labels();
+        if pod.spec().node_selector.iter().flatten().all(|(key, value)| known.get(key) == Some(value)) {
+            return known;
+        }
+        let nodes: Api<Node> = Api::all(self.node.client.clone());
+        let now = nodes.get(&self.node.config.node_name).await;
+        now.ok().and_then(|node| node.metadata.labels).unwrap_or(known)
+    }
+
+    fn spawn_worker(&self, pod: Arc<DesiredPod>, labels: &BTreeMap<String, String>, tasks: &TaskTracker) {
+        let verdict = self.refuse(&pod, labels);
         let uid = pod.uid.clone();
         let (worker, handle) = PodWorker::new(self.node.clone(), pod, verdict);
         self.workers.lock().insert(uid.clone(), handle);
@@ -255,7 +267,7 @@ impl Kubelet {
     }
 
     /// A pod that this node did not take on yet must fit.
-    fn refuse(&self, pod: &DesiredPod) -> Option<crate::worker::status::Verdict> {
+    fn refuse(&self, pod: &DesiredPod, labels: &BTreeMap<String, String>) -> Option<crate::worker::status::Verdict> {
         let taken_on = pod.status().is_some_and(|status| status.start_time.is_some());
         if taken_on || pod.is_deleted() || pod.is_terminal() {
             return None;
@@ -265,7 +277,7 @@ impl Kubelet {
             workers.values().filter_map(wanted_pod).collect()
         };
         let verdict = eviction::refuse(pod, &self.node.pressures)
-            .or_else(|| admission::refuse(pod, held.iter(), &self.node.allocatable, &self.node_labels()))?;
+            .or_else(|| admission::refuse(pod, held.iter(), &self.node.allocatable, labels))?;
         let (reason, message) = (verdict.reason.as_str(), verdict.message.clone());
         self.node.recorder.event(&pod.reference(), knarr_client::events::EventType::Warning, reason, message);
         Some(verdict)
