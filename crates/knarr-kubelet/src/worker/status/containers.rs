@@ -42,11 +42,21 @@ fn status_of(input: &StatusInput, container: &DesiredContainer) -> ContainerStat
         }
         status.state = Some(waiting_state(waiting.clone()));
     }
-    if input.over && status.state.as_ref().is_none_or(|state| state.terminated.is_none()) {
+    let could_start = container.kind != ContainerKind::App || has_initialized(input);
+    if input.over && could_start && status.state.as_ref().is_none_or(|state| state.terminated.is_none()) {
         status.state = Some(lost_state());
     }
     set_readiness(input, container, newest, &mut status);
     status
+}
+
+/// Whether every init container that ends has ended well: before that no other is missed.
+fn has_initialized(input: &StatusInput) -> bool {
+    let mut first = input.pod.containers.iter().filter(|container| container.kind == ContainerKind::Init);
+    first.all(|container| {
+        let newest = input.observed.container(container.name());
+        newest.is_some_and(|newest| matches!(&newest.state, observed::ContainerState::Exited(exit) if exit.code == 0))
+    })
 }
 
 /// A container that is to be started (again) and cannot be yet, with the reason.
