@@ -58,6 +58,7 @@ async fn purge(layout: &Layout) -> Result<()> {
         crate::node::purge(layout, &note).await?;
     }
     containerd::end_leftover(layout).await;
+    end_shims(layout);
     unmount_below(layout.root())?;
     fs::remove_dir_all(layout.root()).with_context(|| layout.root().display().to_string())?;
     println!("removed {} and everything that ran from it", layout.root().display());
@@ -135,4 +136,18 @@ fn unescape(text: &str) -> PathBuf {
     }
     out.push_str(rest);
     out.into()
+}
+
+/// Ends the shims of a containerd that is gone: one whose pod went in the same moment is asked by nobody to end.
+fn end_shims(layout: &Layout) {
+    let socket = layout.private_runtime_socket().display().to_string();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command);
+        let mut words = command.split('\0');
+        if words.next().is_some_and(|program| program.contains("containerd-shim")) && words.any(|word| word == socket) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
 }
