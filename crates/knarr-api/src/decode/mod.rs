@@ -6,6 +6,8 @@ mod scalar;
 pub(crate) mod syntax;
 mod yaml;
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::object::Object;
@@ -88,24 +90,31 @@ pub fn decode_typed(
     kind: &GroupVersionKind,
     validation: FieldValidation,
 ) -> Result<Decoded, StatusError> {
-    let converted;
-    let json = match encoding {
-        Encoding::Json => bytes,
-        Encoding::Yaml => {
-            converted = yaml::to_json(bytes).map_err(|why| unrecognized(kind, &why, bytes))?;
-            converted.as_slice()
-        }
-    };
-    syntax::check(json).map_err(|why| unrecognized(kind, &format!("{NO_KIND}{why}"), json))?;
-    let said = said::type_meta(json).map_err(|why| unrecognized(kind, &format!("{NO_KIND}{why}"), json))?;
+    let (json, said) = well_formed(bytes, encoding, kind)?;
     check_kind(&said, kind)?;
-    let mut outcome = json::decode(json, schema, id).map_err(|why| not_handled(kind, &why))?;
+    let mut outcome = json::decode(&json, schema, id).map_err(|why| not_handled(kind, &why))?;
     outcome.value["apiVersion"] = kind.api_version().into();
     outcome.value["kind"] = kind.kind.to_string().into();
     finish(outcome, kind, validation)
 }
 
 const NO_KIND: &str = "couldn't get version/kind; json parse error: ";
+
+/// A body as JSON without a mistake in it, and what it says that it is.
+fn well_formed<'b>(
+    bytes: &'b [u8],
+    encoding: Encoding,
+    kind: &GroupVersionKind,
+) -> Result<(Cow<'b, [u8]>, said::TypeMeta), StatusError> {
+    let json = match encoding {
+        Encoding::Json => Cow::Borrowed(bytes),
+        Encoding::Yaml => Cow::Owned(yaml::to_json(bytes).map_err(|why| unrecognized(kind, &why, bytes))?),
+    };
+    let malformed = |why: String| unrecognized(kind, &format!("{NO_KIND}{why}"), &json);
+    syntax::check(&json).map_err(malformed)?;
+    let said = said::type_meta(&json).map_err(malformed)?;
+    Ok((json, said))
+}
 
 fn finish(
     outcome: json::Outcome,
@@ -128,17 +137,8 @@ pub(crate) fn read_untyped(
     encoding: Encoding,
     kind: &GroupVersionKind,
 ) -> Result<(Object, Vec<String>), StatusError> {
-    let converted;
-    let json = match encoding {
-        Encoding::Json => bytes,
-        Encoding::Yaml => {
-            converted = yaml::to_json(bytes).map_err(|why| unrecognized(kind, &why, bytes))?;
-            converted.as_slice()
-        }
-    };
-    syntax::check(json).map_err(|why| unrecognized(kind, &format!("{NO_KIND}{why}"), json))?;
-    said::type_meta(json).map_err(|why| unrecognized(kind, &format!("{NO_KIND}{why}"), json))?;
-    let outcome = json::decode_untyped(json).map_err(|why| not_handled(kind, &why))?;
+    let (json, _) = well_formed(bytes, encoding, kind)?;
+    let outcome = json::decode_untyped(&json).map_err(|why| not_handled(kind, &why))?;
     Ok((outcome.value, outcome.strict))
 }
 
