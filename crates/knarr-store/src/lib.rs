@@ -15,6 +15,7 @@
 
 pub mod embedded;
 pub mod etcd;
+mod follower;
 
 use std::sync::Arc;
 

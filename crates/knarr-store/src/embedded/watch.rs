@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use futures::stream;
-
 use super::{
     Shared,
     window::{Recent, Watcher},
 };
+use crate::follower::{Follower, follow};
 use crate::{Event, Revision, StoreError, WatchBatch, WatchStream};
 
 /// Events that one batch carries at most.
@@ -21,25 +20,17 @@ struct Watch {
     cursor: u64,
     /// A progress mark was asked for and not yet delivered.
     mark_due: bool,
-    ended: bool,
 }
 
 /// Everything under `prefix` after `after`.
 pub(super) fn open(shared: Arc<Shared>, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {
     shared.require_kept(after.0)?;
     let watcher = shared.window.register(prefix);
-    let watch = Watch { shared, watcher, cursor: after.0, mark_due: false, ended: false };
-    Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
-        if watch.ended {
-            return None;
-        }
-        let item = watch.next().await;
-        watch.ended = item.is_err();
-        Some((item, watch))
-    })))
+    let watch = Watch { shared, watcher, cursor: after.0, mark_due: false };
+    Ok(follow(watch))
 }
 
-impl Watch {
+impl Follower for Watch {
     async fn next(&mut self) -> Result<WatchBatch, StoreError> {
         loop {
             // Both before the look, so that a mark asked for during it, or an event after it, is not lost.
@@ -64,7 +55,9 @@ impl Watch {
             }
         }
     }
+}
 
+impl Watch {
     /// The next batch out of the engine; not past `until`, where the window begins.
     async fn look_back(&self, until: u64) -> Result<WatchBatch, StoreError> {
         let (shared, watcher, cursor) = (self.shared.clone(), self.watcher.clone(), self.cursor);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use etcd_client::{WatchClient, WatchOptions, WatchResponse};
-use futures::stream;
 use tokio::sync::watch::Receiver;
 
 use super::{error, key_value};
+use crate::follower::{Follower, follow};
 use crate::{Event, Result, Revision, StoreError, WatchBatch, WatchStream};
 
 const FIRST_DELAY: Duration = Duration::from_millis(50);
@@ -25,7 +25,6 @@ struct Watch {
     marks: Receiver<u64>,
     open: Option<etcd_client::WatchStream>,
     delay: Duration,
-    ended: bool,
 }
 
 /// Everything under `prefix` after `after`. Connects with the first poll.
@@ -37,19 +36,11 @@ pub(super) fn open(client: WatchClient, prefix: &str, after: Revision, marks: Re
         marks,
         open: None,
         delay: FIRST_DELAY,
-        ended: false,
     };
-    Ok(Box::pin(stream::unfold(watch, |mut watch| async move {
-        if watch.ended {
-            return None;
-        }
-        let item = watch.next().await;
-        watch.ended = item.is_err();
-        Some((item, watch))
-    })))
+    Ok(follow(watch))
 }
 
-impl Watch {
+impl Follower for Watch {
     async fn next(&mut self) -> Result<WatchBatch> {
         loop {
             let Some(open) = &mut self.open else {
@@ -75,7 +66,9 @@ impl Watch {
             }
         }
     }
+}
 
+impl Watch {
     /// Opens etcd's watch, or waits a little.
     async fn connect(&mut self) {
         let options = WatchOptions::new().with_all_keys().with_prev_key().with_start_revision(self.cursor.0 as i64 + 1);
