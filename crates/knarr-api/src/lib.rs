@@ -31,6 +31,7 @@ pub mod selector;
 pub mod status;
 pub mod strategies;
 pub mod strategy;
+pub mod sysctl;
 pub mod table;
 pub mod tree;
 pub mod validation;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use knarr_api::sysctl;
+
 use crate::pod::{DesiredPod, resources};
 use crate::worker::status::Verdict;
 
@@ -25,27 +27,11 @@ fn refuse_by_selector(pod: &DesiredPod, node_labels: &BTreeMap<String, String>) 
     (!matches).then(|| Verdict { reason: "NodeAffinity".to_owned(), message: message.to_owned() })
 }
 
-/// Kernel parameters that are the pod's own and can hurt nobody else.
-const SAFE_SYSCTLS: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
-];
-
 fn refuse_by_sysctls(pod: &DesiredPod) -> Option<Verdict> {
     let context = pod.spec().security_context.as_ref();
     let sysctls = context.and_then(|context| context.sysctls.as_ref()).into_iter().flatten();
     let complaint = |name: &str| {
-        if !SAFE_SYSCTLS.contains(&name) {
+        if !sysctl::SAFE.contains(&name) {
             return Some(format!("\"{name}\" not allowlisted"));
         }
         let of_network = pod.host_network() && name.starts_with("net.");

@@ -1,5 +1,6 @@
 //! Known ways out of a container.
 
+use knarr_api::sysctl;
 use serde_json::Value;
 
 use super::spec::{PodSpec, containers, distinct, plural, quoted, security};
@@ -46,21 +47,6 @@ const CAPABILITIES: [&str; 13] = [
     "SETPCAP",
     "SETUID",
     "SYS_CHROOT",
-];
-
-const SYSCTLS: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
 ];
 
 const SELINUX_TYPES: [&str; 6] =
@@ -217,7 +203,7 @@ fn seccomp(pod: &PodSpec<'_>) -> Option<Violation> {
 
 fn sysctls(pod: &PodSpec<'_>) -> Option<Violation> {
     let set = items(pod.spec, "/securityContext/sysctls").map(|s| text(s, "/name"));
-    let bad: Vec<&str> = set.filter(|name| !SYSCTLS.contains(name)).collect();
+    let bad: Vec<&str> = set.filter(|name| !sysctl::SAFE.contains(name)).collect();
     (!bad.is_empty()).then(|| Violation::new("forbidden sysctls", bad.join(", ")))
 }
 
