@@ -93,7 +93,7 @@ fn validity(params: &mut CertificateParams, length: Duration) {
 }
 
 /// A certificate with its private key, both PEM.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct KeyedCertificate {
     pub certificate_pem: String,
     pub key_pem: String,

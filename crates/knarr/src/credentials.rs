@@ -40,6 +40,7 @@ pub struct Pki {
 }
 
 /// Files that may be replaced while the server serves.
+#[derive(PartialEq, Eq)]
 pub struct Reread {
     pub serving: KeyedCertificate,
     /// PEM of what client certificates are checked against; may hold several.

@@ -1,14 +1,10 @@
 //! Being told when a log file grows, ends or is replaced.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use knarr_files::{AddWatchFlags, Directory};
 
 /// How often a silent log is looked at even so: where the file system tells nothing, or the end of a container was missed.
 const FALLBACK: Duration = Duration::from_secs(5);
@@ -24,50 +20,30 @@ pub(super) struct Change {
 
 /// Watches the directory of a file, so that a file that is renamed away and created anew is noticed.
 pub(super) struct Watcher {
-    inotify: AsyncFd<Descriptor>,
+    directory: Directory,
     name: OsString,
-}
-
-struct Descriptor(Inotify);
-
-impl AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
 }
 
 impl Watcher {
     pub(super) fn new(path: &Path) -> std::io::Result<Watcher> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let directory = path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
-        let events = AddWatchFlags::IN_MODIFY
-            | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_DELETE_SELF;
-        inotify.add_watch(&directory, events)?;
-        let name = path.file_name().unwrap_or_default().to_owned();
-        // SAFETY: the descriptor is owned by `Descriptor`, open as long as it lives, and always the same.
-        let inotify = unsafe { AsyncFd::register_with_interest(Descriptor(inotify), Interest::READABLE) }?;
-        Ok(Watcher { inotify, name })
+        let mut directory = Directory::of_file(path);
+        directory.listen()?;
+        Ok(Watcher { directory, name: path.file_name().unwrap_or_default().to_owned() })
     }
 
     /// Waits until something happened to the file.
     pub(super) async fn changed(&mut self) -> std::io::Result<Change> {
+        const SILENCE: Change = Change { replaced: false, perhaps_ended: true };
+        if !self.directory.is_listening() {
+            tokio::time::sleep(FALLBACK).await;
+            return Ok(SILENCE);
+        }
         loop {
-            let readable = tokio::time::timeout(FALLBACK, self.inotify.readable()).await;
-            let Ok(ready) = readable else { return Ok(Change { replaced: false, perhaps_ended: true }) };
-            let mut guard = ready?;
-            let events = match guard.get_inner().0.read_events() {
-                Ok(events) => events,
-                Err(Errno::EAGAIN) => {
-                    guard.clear_ready();
-                    continue;
-                }
-                Err(errno) => return Err(errno.into()),
+            let Ok(events) = tokio::time::timeout(FALLBACK, self.directory.events()).await else {
+                return Ok(SILENCE);
             };
             let mut change = None;
-            for event in events {
+            for event in events? {
                 let directory_gone = event.mask.contains(AddWatchFlags::IN_DELETE_SELF);
                 let overflowed = event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
                 if event.name.as_ref() != Some(&self.name) && !directory_gone && !overflowed {
