@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::names;
+use crate::{go_duration, names};
 
 /// A check of one format.
 type Matches = fn(&str) -> bool;
@@ -189,29 +189,8 @@ fn is_duration(text: &str) -> bool {
             || unit.starts_with("sec")
             || unit.starts_with("min")
     };
-    is_go_duration(text) || pattern(8).captures_iter(text).any(|c| c.get(2).is_some_and(|unit| known(unit.as_str())))
-}
-
-/// `1h2m3.5s`, as Go's ParseDuration.
-fn is_go_duration(text: &str) -> bool {
-    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if rest == "0" {
-        return true;
-    }
-    if rest.is_empty() {
-        return false;
-    }
-    while !rest.is_empty() {
-        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (digits, tail) = rest.split_at(number);
-        let unit = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"]
-            .into_iter()
-            .filter(|u| tail.starts_with(u))
-            .max_by_key(|u| u.len());
-        let (true, Some(unit)) = (digits.parse::<f64>().is_ok(), unit) else { return false };
-        rest = &tail[unit.len()..];
-    }
-    true
+    go_duration::nanos(text).is_ok()
+        || pattern(8).captures_iter(text).any(|c| c.get(2).is_some_and(|unit| known(unit.as_str())))
 }
 
 fn is_date_time(text: &str) -> bool {

@@ -93,51 +93,7 @@ pub fn parse_timestamp(text: &str) -> Option<Timestamp> {
 
 /// Go's notation: `1h30m`, `-1.5s`, `250ms`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let (negative, mut rest) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Some(Duration(0));
-    }
-    let mut nanos: i128 = 0;
-    while !rest.is_empty() {
-        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, after) = rest.split_at(number_end);
-        let unit_end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        nanos = nanos.checked_add(parts(number, unit(&after[..unit_end])?)?)?;
-        rest = &after[unit_end..];
-    }
-    if text.len() == usize::from(negative) {
-        return None;
-    }
-    i64::try_from(if negative { -nanos } else { nanos }).ok().map(Duration)
-}
-
-/// A unit in nanoseconds.
-fn unit(name: &str) -> Option<i128> {
-    Some(match name {
-        "ns" => 1,
-        "us" | "µs" | "μs" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        "m" => 60_000_000_000,
-        "h" => 3_600_000_000_000,
-        _ => return None,
-    })
-}
-
-/// `1.5` of a unit in nanoseconds.
-fn parts(number: &str, unit: i128) -> Option<i128> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
-        return None;
-    }
-    let parse = |digits: &str| if digits.is_empty() { Some(0) } else { digits.parse::<i128>().ok() };
-    let fraction = &fraction[..fraction.len().min(18)];
-    let scale = 10i128.pow(fraction.len() as u32);
-    parse(whole)?.checked_mul(unit)?.checked_add(parse(fraction)?.checked_mul(unit)? / scale)
+    knarr_api::go_duration::nanos(text).ok().map(Duration)
 }
 
 /// Seconds, as `string(duration)` says them: `5400s`, `1.5s`.

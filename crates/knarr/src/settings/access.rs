@@ -171,10 +171,7 @@ pub fn read_file(flag: &str, path: &Path) -> Result<String> {
 
 /// A duration said by a flag, such as `2m`.
 pub fn duration(flag: &str, said: Option<&str>, default: Duration) -> Result<Duration> {
-    match said {
-        None => Ok(default),
-        Some(text) => {
-            go_duration::parse(text).with_context(|| format!("--{flag} {text:?} is not a duration such as 30s"))
-        }
-    }
+    let Some(text) = said else { return Ok(default) };
+    let nanos = go_duration::nanos(text).map_err(|why| anyhow::anyhow!("--{flag}: {why}"))?;
+    Ok(Duration::from_nanos(u64::try_from(nanos).with_context(|| format!("--{flag} {text} is negative"))?))
 }

@@ -10,10 +10,9 @@ use knarr_apiserver::audit::log::{Log, Rotation};
 use knarr_apiserver::audit::policy::Policy;
 use knarr_apiserver::audit::webhook::Webhook;
 use knarr_apiserver::audit::{AuditConfig, BackendConfig, Mode};
-use knarr_apiserver::chain::deadline::parse_go_duration;
 use regex::Regex;
 
-use super::{LoggingFormat, Said};
+use super::{LoggingFormat, Said, duration};
 
 /// How the API server serves.
 #[derive(Clone, Debug)]
@@ -47,14 +46,14 @@ impl Serving {
             max_mutating_requests: said
                 .max_mutating_requests_inflight
                 .map_or(defaults.max_mutating_requests, |n| n as usize),
-            request_timeout: duration("--request-timeout", &said.request_timeout, defaults.request_timeout)?,
+            request_timeout: duration("request-timeout", said.request_timeout.as_deref(), defaults.request_timeout)?,
         };
         if limits.priority_and_fairness && limits.max_requests + limits.max_mutating_requests == 0 {
             bail!(
                 "--max-requests-inflight and --max-mutating-requests-inflight must not both be 0 with priority and fairness"
             );
         }
-        let delay = duration("--shutdown-delay-duration", &said.shutdown_delay_duration, Duration::ZERO)?;
+        let delay = duration("shutdown-delay-duration", said.shutdown_delay_duration.as_deref(), Duration::ZERO)?;
         Ok(Serving {
             limits,
             shutdown_delay: delay,
@@ -78,7 +77,7 @@ impl Audit {
         let (qps, burst) = batching.throttle.unwrap_or((0.0, 0));
         let qps = said.audit_webhook_batch_throttle_qps.unwrap_or(qps);
         let burst = said.audit_webhook_batch_throttle_burst.unwrap_or(burst);
-        let wait = &said.audit_webhook_batch_max_wait;
+        let wait = said.audit_webhook_batch_max_wait.as_deref();
         let number = |said: Option<u32>, default: usize| said.map_or(default, |n| n as usize);
         Ok(Audit {
             policy_file: said.audit_policy_file.clone(),
@@ -92,14 +91,14 @@ impl Audit {
             webhook_config_file: said.audit_webhook_config_file.clone(),
             webhook_mode: mode("--audit-webhook-mode", &said.audit_webhook_mode, Mode::Batch)?,
             webhook_initial_backoff: duration(
-                "--audit-webhook-initial-backoff",
-                &said.audit_webhook_initial_backoff,
+                "audit-webhook-initial-backoff",
+                said.audit_webhook_initial_backoff.as_deref(),
                 Duration::from_secs(10),
             )?,
             webhook_batching: Batching {
                 buffer: number(said.audit_webhook_batch_buffer_size, batching.buffer),
                 most: number(said.audit_webhook_batch_max_size, batching.most),
-                longest_wait: duration("--audit-webhook-batch-max-wait", wait, batching.longest_wait)?,
+                longest_wait: duration("audit-webhook-batch-max-wait", wait, batching.longest_wait)?,
                 throttle: (qps > 0.0).then_some((qps, burst)),
             },
         })
@@ -131,16 +130,6 @@ impl Audit {
 fn mode(flag: &str, said: &Option<String>, default: Mode) -> Result<Mode> {
     let Some(text) = said else { return Ok(default) };
     Mode::parse(text).with_context(|| format!("{flag} {text:?} is none of batch, blocking, blocking-strict"))
-}
-
-fn duration(flag: &str, said: &Option<String>, default: Duration) -> Result<Duration> {
-    let Some(text) = said else { return Ok(default) };
-    match parse_go_duration(text) {
-        Ok(nanos) => {
-            Ok(Duration::from_nanos(u64::try_from(nanos).with_context(|| format!("{flag} {text} is negative"))?))
-        }
-        Err(why) => bail!("{flag}: {why}"),
-    }
 }
 
 fn origins(patterns: &str) -> Result<Vec<Regex>> {
