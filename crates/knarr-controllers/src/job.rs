@@ -166,12 +166,12 @@ impl Jobs {
             self.delete_pods(key, job, active, active.len() - wanted).await?;
             return Ok(verdict.look_again.map_or(Action::Done, Action::RequeueAfter));
         }
-        let kept = active.len() + status::not_yet_replaced(job, owned);
-        if kept < wanted {
+        let holding = status::holding(job, owned);
+        if holding.len() < wanted {
             if let Some(wait) = status::backoff(job, owned).filter(|wait| !wait.is_zero()) {
                 return Ok(Action::RequeueAfter(wait));
             }
-            self.create_pods(key, job, owned, active, (wanted - kept).min(pods::BURST)).await?;
+            self.create_pods(key, job, owned, &holding, (wanted - holding.len()).min(pods::BURST)).await?;
         }
         Ok(verdict.look_again.map_or(Action::Done, Action::RequeueAfter))
     }
@@ -181,12 +181,12 @@ impl Jobs {
         key: &ObjectKey,
         job: &Job,
         owned: &[Arc<Pod>],
-        active: &[Arc<Pod>],
+        holding: &[Arc<Pod>],
         count: usize,
     ) -> Result<(), Error> {
         let made: Vec<Pod> = match indexes::is_indexed(job) {
             true => {
-                indexes::missing(job, owned, active, count).into_iter().map(|index| indexes::pod(job, index)).collect()
+                indexes::missing(job, owned, holding, count).into_iter().map(|index| indexes::pod(job, index)).collect()
             }
             false => (0..count).map(|_| tracking::tracked_pod(job)).collect(),
         };

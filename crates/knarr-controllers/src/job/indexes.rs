@@ -32,10 +32,10 @@ pub(super) fn succeeded_in(job: &Job, owned: &[Arc<Pod>]) -> BTreeSet<i32> {
     done
 }
 
-/// The lowest indexes that have neither succeeded nor a pod at work.
-pub(super) fn missing(job: &Job, owned: &[Arc<Pod>], active: &[Arc<Pod>], count: usize) -> Vec<i32> {
+/// The lowest indexes that have neither succeeded nor a pod in their place.
+pub(super) fn missing(job: &Job, owned: &[Arc<Pod>], holding: &[Arc<Pod>], count: usize) -> Vec<i32> {
     let mut taken = succeeded_in(job, owned);
-    taken.extend(active.iter().filter_map(|pod| index_of(pod)));
+    taken.extend(holding.iter().filter_map(|pod| index_of(pod)));
     (0..spec(job).completions.unwrap_or(0)).filter(|index| !taken.contains(index)).take(count).collect()
 }
 
@@ -91,7 +91,32 @@ fn parse(text: &str) -> BTreeSet<i32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{format, parse};
+    use std::sync::Arc;
+
+    use k8s_openapi::api::batch::v1::Job;
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::super::status::holding;
+    use super::{format, missing, parse};
+
+    #[test]
+    fn a_pod_on_its_way_out_keeps_its_index_where_only_ended_ones_are_replaced() {
+        let pod = |index: &str, deleted: bool, phase: &str| -> Arc<Pod> {
+            let mut metadata = json!({"annotations": {super::INDEX: index}});
+            if deleted {
+                metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            }
+            Arc::new(serde_json::from_value(json!({"metadata": metadata, "status": {"phase": phase}})).expect("a pod"))
+        };
+        let owned = [pod("0", false, "Running"), pod("1", true, "Running"), pod("2", true, "Failed")];
+        for (policy, expected) in [("Failed", [2, 3]), ("TerminatingOrFailed", [1, 2])] {
+            let job: Job = serde_json::from_value(json!({"metadata": {}, "spec": {"template": {}, "completions": 4,
+                "completionMode": "Indexed", "podReplacementPolicy": policy}}))
+            .expect("a job");
+            assert_eq!(missing(&job, &owned, &holding(&job, &owned), 2), expected, "{policy}");
+        }
+    }
 
     #[test]
     fn indexes_are_written_as_ranges_and_read_back() {

@@ -207,12 +207,11 @@ pub(super) fn wanted_active(job: &Job, active: usize, verdict: &Verdict) -> usiz
     }
 }
 
-/// Pods on their way out that are replaced only once they have ended.
-pub(super) fn not_yet_replaced(job: &Job, owned: &[Arc<Pod>]) -> usize {
-    match spec(job).pod_replacement_policy.as_deref() {
-        Some("Failed") => owned.iter().filter(|pod| meta::is_deleted(&***pod) && !pods::is_finished(pod)).count(),
-        _ => 0,
-    }
+/// Pods whose places are taken: those at work, and where only ended ones are replaced, those on their way out.
+pub(super) fn holding(job: &Job, owned: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
+    let waits = spec(job).pod_replacement_policy.as_deref() == Some("Failed");
+    let holds = |pod: &Pod| pods::is_active(pod) || (waits && meta::is_deleted(pod) && !pods::is_finished(pod));
+    owned.iter().filter(|pod| holds(pod)).cloned().collect()
 }
 
 /// How long to wait before the next pod, after the failures since the last success.
