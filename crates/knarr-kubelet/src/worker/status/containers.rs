@@ -54,8 +54,8 @@ fn status_of(input: &StatusInput, container: &DesiredContainer) -> ContainerStat
 fn has_initialized(input: &StatusInput) -> bool {
     let mut first = input.pod.containers.iter().filter(|container| container.kind == ContainerKind::Init);
     first.all(|container| {
-        let newest = input.observed.container(container.name());
-        newest.is_some_and(|newest| matches!(&newest.state, observed::ContainerState::Exited(exit) if exit.code == 0))
+        let ended = status_of(input, container).state.and_then(|state| state.terminated);
+        ended.is_some_and(|ended| ended.exit_code == 0)
     })
 }
 
@@ -256,4 +256,59 @@ fn volume_mounts(container: &DesiredContainer) -> Option<Vec<VolumeMountStatus>>
         }
     };
     (!mounts.is_empty()).then(|| mounts.iter().map(status).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use jiff::Timestamp;
+    use k8s_openapi::api::core::v1::PodStatus;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::pod::{DesiredPod, PodSource};
+    use crate::runtime::observed::ObservedPod;
+    use crate::worker::resize::Resizes;
+
+    /// The state of the only app container of a pod that is over and of which the runtime has nothing any more.
+    fn state_at_the_end(init_containers: Value, old: Value) -> ContainerState {
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"restartPolicy": "Never", "initContainers": init_containers,
+            "containers": [{"name": "main", "image": "b"}]}});
+        let pod = DesiredPod::new(Arc::new(serde_json::from_value(pod).expect("a pod")), PodSource::Api);
+        let old: PodStatus = serde_json::from_value(old).expect("a status");
+        let now = Timestamp::UNIX_EPOCH;
+        let input = StatusInput {
+            pod: &pod,
+            old: &old,
+            observed: &ObservedPod::default(),
+            waiting: &HashMap::new(),
+            readiness: &|_| Readiness::default(),
+            runtime_name: "containerd",
+            host_ips: &[],
+            verdict: None,
+            resizes: &Resizes::default(),
+            over: true,
+            started_at: now,
+            now,
+        };
+        let statuses = statuses(&input, &[ContainerKind::App]).expect("one");
+        statuses[0].state.clone().expect("a state")
+    }
+
+    #[test]
+    fn a_container_is_missed_only_once_it_could_have_started() {
+        let init = json!([{"name": "first", "image": "b"}]);
+        let ended = |code: i32| {
+            json!({"initContainerStatuses": [{"name": "first", "image": "b", "imageID": "", "ready": false,
+                "restartCount": 0, "state": {"terminated": {"exitCode": code}}}]})
+        };
+        for (init, old, missed) in
+            [(json!([]), json!({}), true), (init.clone(), ended(0), true), (init.clone(), ended(1), false)]
+        {
+            let state = state_at_the_end(init, old.clone());
+            assert_eq!((state.terminated.is_some(), state.waiting.is_some()), (missed, !missed), "{old}");
+        }
+    }
 }
