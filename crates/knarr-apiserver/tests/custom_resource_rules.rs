@@ -3,22 +3,10 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::{Server, Watch};
+use support::Server;
+use support::definitions::{DEFINITIONS, define};
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const OLD: &str = "/apis/stable.example.com/v1/namespaces/default/hosts";
-
-async fn established(server: &Server, name: &str) {
-    let mut watch: Watch =
-        server.watch(&format!("{DEFINITIONS}?watch=true&fieldSelector=metadata.name%3D{name}")).await;
-    loop {
-        let event = watch.next().await.expect("the watch goes on");
-        let conditions = event["object"]["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        if conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True") {
-            return;
-        }
-    }
-}
 
 fn ruled(rules: Value) -> Value {
     json!({
@@ -36,18 +24,12 @@ fn host(spec: Value) -> Value {
     json!({"apiVersion": "stable.example.com/v1", "kind": "Host", "metadata": {"name": "a"}, "spec": spec})
 }
 
-fn causes(body: &Value) -> Vec<String> {
-    let list = body["details"]["causes"].as_array().cloned().unwrap_or_default();
-    let text = |c: &Value, field: &str| c[field].as_str().unwrap_or_default().to_string();
-    list.iter().map(|c| format!("{}: {}", text(c, "field"), text(c, "message"))).collect()
-}
-
 #[tokio::test]
 async fn rules_hold_on_every_write() {
     let server = Server::start().await;
     let wrong = server.post(DEFINITIONS, &ruled(json!([{"rule": "self.nope > 1"}]))).await;
     assert_eq!(wrong.code, 422);
-    let fields = causes(&wrong.json());
+    let fields = wrong.causes();
     assert!(
         fields[0].starts_with("spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule:"),
         "{fields:?}"
@@ -56,19 +38,19 @@ async fn rules_hold_on_every_write() {
         {"rule": "self.min <= self.max", "message": "min may not be more than max"},
         {"rule": "self.name == oldSelf.name", "messageExpression": "'name stays ' + oldSelf.name", "reason": "FieldValueForbidden", "fieldPath": ".name"},
     ]);
-    server.post(DEFINITIONS, &ruled(rules)).await.ok();
-    established(&server, "hosts.stable.example.com").await;
+    define(&server, &ruled(rules)).await;
     let refused = server.post(OLD, &host(json!({"min": 2, "max": 1, "name": "n"}))).await;
     assert_eq!(
-        (refused.code, causes(&refused.json())),
+        (refused.code, refused.causes()),
         (422, vec!["spec: Invalid value: min may not be more than max".to_string()])
     );
     server.post(OLD, &host(json!({"min": 1, "max": 2, "name": "n"}))).await.ok();
     let refused = server.merge(&format!("{OLD}/a"), &json!({"spec": {"name": "m"}})).await;
-    assert_eq!((refused.code, causes(&refused.json())), (422, vec!["spec.name: Forbidden: name stays n".to_string()]));
+    assert_eq!((refused.code, refused.causes()), (422, vec!["spec.name: Forbidden: name stays n".to_string()]));
     server.merge(&format!("{OLD}/a"), &json!({"spec": {"max": 3}})).await.ok();
-    let unchecked = server.merge(&format!("{OLD}/a"), &json!({"spec": {"max": "x"}})).await.json();
-    assert!(causes(&unchecked).iter().any(|c| c.contains("some validation rules were not checked")), "{unchecked}");
+    let unchecked = server.merge(&format!("{OLD}/a"), &json!({"spec": {"max": "x"}})).await;
+    let causes = unchecked.causes();
+    assert!(causes.iter().any(|c| c.contains("some validation rules were not checked")), "{causes:?}");
 }
 
 #[tokio::test]
@@ -81,7 +63,7 @@ async fn rules_hold_for_defaults() {
     let refused = server.post(DEFINITIONS, &definition).await;
     let expected =
         "spec.validation.openAPIV3Schema.properties[spec].default: Invalid value: min may not be more than max";
-    assert_eq!((refused.code, causes(&refused.json())), (422, vec![expected.to_string()]));
+    assert_eq!((refused.code, refused.causes()), (422, vec![expected.to_string()]));
     definition.pointer_mut("/spec/versions/0/schema/openAPIV3Schema/properties/spec").expect("a schema")["default"] =
         json!({"min": 1, "max": 1});
     server.post(DEFINITIONS, &definition).await.ok();

@@ -3,10 +3,10 @@
 mod support;
 
 use serde_json::{Value, json};
+use support::Server;
+use support::definitions::{DEFINITIONS, define};
 use support::remote::Remote;
-use support::{Server, Watch};
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const OLD: &str = "/apis/stable.example.com/v1/namespaces/default/hosts";
 const NEW: &str = "/apis/stable.example.com/v2/namespaces/default/hosts";
 
@@ -57,23 +57,10 @@ fn definition(webhook: Value, stored: &str) -> Value {
     })
 }
 
-async fn established(server: &Server, name: &str) {
-    let mut watch: Watch =
-        server.watch(&format!("{DEFINITIONS}?watch=true&fieldSelector=metadata.name%3D{name}")).await;
-    loop {
-        let event = watch.next().await.expect("the watch goes on");
-        let conditions = event["object"]["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        if conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True") {
-            return;
-        }
-    }
-}
-
 async fn started(stored: &str) -> (Server, Remote) {
     let server = Server::start().await;
     let remote = Remote::webhook(convert).await;
-    server.post(DEFINITIONS, &definition(remote.at("/convert"), stored)).await.ok();
-    established(&server, "hosts.stable.example.com").await;
+    define(&server, &definition(remote.at("/convert"), stored)).await;
     (server, remote)
 }
 

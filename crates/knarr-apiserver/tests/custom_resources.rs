@@ -3,9 +3,9 @@
 mod support;
 
 use serde_json::{Value, json};
+use support::definitions::{DEFINITIONS, define, is, until};
 use support::{Answer, Server};
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const TABS: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs";
 
 fn tab_schema() -> Value {
@@ -53,33 +53,6 @@ fn named(name: &str) -> String {
     format!("{TABS}/{name}")
 }
 
-/// Whether a definition has a condition.
-fn is(object: &Value, condition: &str) -> bool {
-    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
-    conditions.into_iter().any(|c| c["type"] == condition && c["status"] == "True")
-}
-
-/// Follows a definition until `done`.
-async fn until(server: &Server, name: &str, done: impl Fn(&Value) -> bool) -> Value {
-    let mut watch = server.watch(&format!("{DEFINITIONS}?watch=true&fieldSelector=metadata.name%3D{name}")).await;
-    loop {
-        let event = watch.next().await.expect("the watch goes on");
-        if event["type"] == "DELETED" && done(&Value::Null) {
-            return Value::Null;
-        }
-        if event["type"] != "DELETED" && done(&event["object"]) {
-            return event["object"].clone();
-        }
-    }
-}
-
-async fn define(server: &Server, object: &Value) -> Value {
-    let created = server.post(DEFINITIONS, object).await;
-    assert_eq!(created.code, 201, "{}", created.json());
-    let name = object["metadata"]["name"].as_str().expect("a name").to_string();
-    until(server, &name, |object| is(object, "Established")).await
-}
-
 /// Changes a definition and waits until it is served so: the first write that shows it.
 async fn redefine(server: &Server, name: &str, patch: &Value) -> Value {
     server.merge(&format!("{DEFINITIONS}/{name}"), patch).await.ok()
@@ -93,13 +66,6 @@ async fn started() -> Server {
 
 async fn request(server: &Server, method: &str, target: &str, content_type: &str, body: &Value) -> Answer {
     server.call(method, target, content_type, body.to_string()).await
-}
-
-fn causes(answer: &Answer) -> Vec<String> {
-    let body = answer.json();
-    let list = body["details"]["causes"].as_array().cloned().unwrap_or_default();
-    let text = |c: &Value, field: &str| c[field].as_str().unwrap_or_default().to_string();
-    list.iter().map(|c| format!("{}: {}", text(c, "field"), text(c, "message"))).collect()
 }
 
 #[tokio::test]
@@ -220,12 +186,12 @@ async fn objects_that_do_not_fit_their_schema_are_refused_in_upstreams_words() {
         object["spec"] = serde_json::from_str(spec).expect("a case is JSON");
         let answer = server.post(TABS, &object).await;
         assert_eq!(answer.code, 422, "{spec}: {}", answer.json());
-        assert_eq!(causes(&answer), *wanted, "{spec}");
+        assert_eq!(answer.causes(), *wanted, "{spec}");
     }
     let mut other = tab("a");
     other["kind"] = "Other".into();
     let answer = server.post(TABS, &other).await;
-    assert_eq!(causes(&answer), ["kind: Invalid value: \"Other\": must be CronTab"]);
+    assert_eq!(answer.causes(), ["kind: Invalid value: \"Other\": must be CronTab"]);
     other["kind"] = "CronTab".into();
     other["apiVersion"] = "stable.example.com/v9".into();
     assert_eq!(server.post(TABS, &other).await.code, 400);
@@ -275,7 +241,7 @@ async fn status_and_scale_are_endpoints_of_their_own() {
     assert_eq!(updated["metadata"]["generation"], 1);
     let wrong = server.merge(&format!("{}/status", named("a")), &json!({"status": {"replicas": "x"}})).await;
     assert_eq!(
-        causes(&wrong)[0],
+        wrong.causes()[0],
         "status.replicas: Invalid value: \"string\": replicas in body must be of type integer: \"string\""
     );
     let spec = server.merge(&named("a"), &json!({"spec": {"image": "x"}, "status": {"replicas": 5}})).await.ok();
@@ -295,7 +261,7 @@ async fn an_update_names_the_version_that_it_changes() {
     let server = started().await;
     let created = server.post(TABS, &tab("a")).await.ok();
     let refused = server.put(&named("a"), &tab("a")).await;
-    assert_eq!(causes(&refused), ["metadata.resourceVersion: Invalid value: 0: must be specified for an update"]);
+    assert_eq!(refused.causes(), ["metadata.resourceVersion: Invalid value: 0: must be specified for an update"]);
     let mut object = created.clone();
     object["spec"]["image"] = "other".into();
     assert_eq!(server.put(&named("a"), &object).await.ok()["metadata"]["generation"], 2);
@@ -608,7 +574,7 @@ async fn definitions_that_make_no_sense_are_refused_where_they_do_not() {
         }
         let answer = server.post(DEFINITIONS, &object).await;
         assert_eq!(answer.code, 422, "{pointer}: {}", answer.json());
-        let fields: Vec<String> = causes(&answer);
+        let fields: Vec<String> = answer.causes();
         assert!(fields.iter().any(|f| f.starts_with(&format!("{field}:"))), "{pointer}: {fields:?}");
     }
 }

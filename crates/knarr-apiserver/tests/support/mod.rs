@@ -14,6 +14,7 @@ use store::TestStore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
+pub mod definitions;
 pub mod remote;
 mod store;
 
@@ -45,6 +46,14 @@ pub struct Answer {
 impl Answer {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&self.body).into()))
+    }
+
+    /// The causes of a refusal: `field: message`.
+    pub fn causes(&self) -> Vec<String> {
+        let body = self.json();
+        let list = body["details"]["causes"].as_array().cloned().unwrap_or_default();
+        let text = |c: &Value, field: &str| c[field].as_str().unwrap_or_default().to_string();
+        list.iter().map(|c| format!("{}: {}", text(c, "field"), text(c, "message"))).collect()
     }
 
     /// The body, if the request succeeded.

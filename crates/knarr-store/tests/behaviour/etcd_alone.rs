@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use knarr_store::{Etcd, Event, Expect, Revision, Store, StoreError};
 
-use crate::backends::EtcdServer;
+use crate::backends::{EtcdServer, endpoints};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -17,8 +17,8 @@ async fn put(store: &Etcd, key: &str, value: &'static str) -> Revision {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_see_each_other() {
     let Some(server) = EtcdServer::start() else { return };
-    let one = Etcd::connect(&server.endpoints()).await.expect("etcd answers");
-    let other = Etcd::connect(&server.endpoints()).await.expect("etcd answers");
+    let one = Etcd::connect(&endpoints(&server)).await.expect("etcd answers");
+    let other = Etcd::connect(&endpoints(&server)).await.expect("etcd answers");
     let mut watch = other.watch("a/", other.revision().await.expect("a revision")).await.expect("a watch");
     let written = put(&one, "a/x", "1").await;
     assert!(other.revision().await.expect("a revision") >= written, "a read after the write sees it");
@@ -34,7 +34,7 @@ async fn two_servers_see_each_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_outlives_etcds_crash() {
     let Some(mut server) = EtcdServer::start() else { return };
-    let store = Etcd::connect(&server.endpoints()).await.expect("etcd answers");
+    let store = Etcd::connect(&endpoints(&server)).await.expect("etcd answers");
     let start = store.revision().await.expect("a revision");
     let mut watch = store.watch("a/", start).await.expect("a watch");
     let before = put(&store, "a/x", "1").await;
@@ -63,7 +63,7 @@ async fn a_watch_outlives_etcds_crash() {
 #[tokio::test(flavor = "multi_thread")]
 async fn large_ranges_come_in_pages_of_one_revision() {
     let Some(server) = EtcdServer::start() else { return };
-    let store = Etcd::connect(&server.endpoints()).await.expect("etcd answers");
+    let store = Etcd::connect(&endpoints(&server)).await.expect("etcd answers");
     let value = Bytes::from(vec![b'x'; 20_000]);
     let writes = (0..700).map(|n| {
         let (store, value) = (&store, value.clone());
