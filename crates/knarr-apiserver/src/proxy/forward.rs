@@ -12,7 +12,8 @@ use knarr_api::status::{Details, Reason};
 use knarr_streaming::upgrade::{self, Answer};
 
 use super::dial::{Connection, Dialer};
-use super::headers::{forwarded, onward, remove_hop_by_hop, rewrite_location};
+use super::headers::{forwarded, onward, remove_hop_by_hop};
+use super::links::{Proxied, led_back};
 use super::target::{Location, Transport};
 use super::{Connector, core, path};
 use crate::chain::Lasting;
@@ -89,14 +90,15 @@ pub(super) async fn any(
     forwarded(&mut headers, &parts);
     let own_host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
     let prefix = path::up_to_proxy(parts.uri.path()).to_owned();
+    let proxied = Proxied { prefix, hosts: [host_of(&location), own_host] };
     let mut request = Request::new(body);
-    *request.method_mut() = parts.method;
+    *request.method_mut() = parts.method.clone();
     *request.headers_mut() = headers;
     address(&mut request, &location).map_err(|error| unreachable(&error))?;
     let mut response = send(connection, request).await.map_err(|error| unreachable(&error))?;
     remove_hop_by_hop(response.headers_mut());
-    rewrite_location(response.headers_mut(), &prefix, &[&host_of(&location), &own_host]);
-    Ok(response.map(Body::from))
+    proxied.lead_redirect_back(response.headers_mut());
+    Ok(led_back(&parts.method, response, &proxied).await)
 }
 
 /// Sends a request for an upgrade and joins the two connections; a refusal is passed back as it is.

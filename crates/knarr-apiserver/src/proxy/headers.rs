@@ -1,6 +1,6 @@
 //! Headers of proxied requests and of their answers.
 
-use http::header::{AUTHORIZATION, CONNECTION, LOCATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -64,55 +64,5 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
     for name in CROSS_ORIGIN {
         headers.remove(name);
-    }
-}
-
-/// Leads a redirect within the proxied server back through the proxy: `prefix` is the path up to and with `/proxy`, `hosts` are the
-/// names by which the proxied server may call itself.
-pub(super) fn rewrite_location(headers: &mut HeaderMap, prefix: &str, hosts: &[&str]) {
-    let Some(location) = headers.get(LOCATION).and_then(|v| v.to_str().ok()) else { return };
-    if let Some(rewritten) = through_proxy(location, prefix, hosts)
-        && let Ok(value) = HeaderValue::from_str(&rewritten)
-    {
-        headers.insert(LOCATION, value);
-    }
-}
-
-/// The reference as the proxy's client must use it; `None` where it stays as it is: relative ones, and those to other hosts.
-pub(super) fn through_proxy(reference: &str, prefix: &str, hosts: &[&str]) -> Option<String> {
-    let path = match reference.split_once("://").or_else(|| reference.strip_prefix("//").map(|rest| ("", rest))) {
-        Some((scheme, rest)) if scheme.chars().all(|c| c.is_ascii_alphanumeric()) => {
-            let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-            if !hosts.contains(&host) {
-                return None;
-            }
-            path
-        }
-        _ => reference,
-    };
-    if !path.starts_with('/') {
-        return None;
-    }
-    let inside = path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
-    if inside { (path != reference).then(|| path.to_string()) } else { Some(format!("{prefix}{path}")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn redirects_within_the_server_lead_through_the_proxy() {
-        let prefix = "/api/v1/namespaces/ns/services/s/proxy";
-        for (location, expected) in [
-            ("/login?next=/", Some("/api/v1/namespaces/ns/services/s/proxy/login?next=/")),
-            ("http://10.0.0.1:80/a/", Some("/api/v1/namespaces/ns/services/s/proxy/a/")),
-            ("https://elsewhere/a", None),
-            ("page2", None),
-            ("/api/v1/namespaces/ns/services/s/proxy/a", None),
-            ("//10.0.0.1:80/x", Some("/api/v1/namespaces/ns/services/s/proxy/x")),
-        ] {
-            assert_eq!(through_proxy(location, prefix, &["10.0.0.1:80"]).as_deref(), expected, "{location}");
-        }
     }
 }

@@ -8,6 +8,7 @@
 mod dial;
 mod forward;
 pub(crate) mod headers;
+mod links;
 mod log_options;
 mod options;
 mod path;
