@@ -18,8 +18,8 @@ use crate::{meta, pods};
 
 const CONTROLLER: &str = "endpointslice-controller";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// The most endpoints one slice lists.
@@ -31,7 +31,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let pods = context.informers.all::<Pod>();
     let nodes = context.informers.all::<Node>();
     let slices = context.informers.all::<EndpointSlice>();
-    slices.add_index(BY_SERVICE, |slice| service_of(slice).map(|key| key.to_string()).into_iter().collect());
+    slices.add_index(BY_SERVICE, |slice| service_of(slice, MANAGER).map(|key| key.to_string()).into_iter().collect());
     let loop_ = Arc::new(Slices {
         services: services.clone(),
         pods: pods.clone(),
@@ -46,7 +46,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         .after(&nodes)
         .watch(&services, |event| vec![ObjectKey::of(&**event.object())])
         .watch(&pods, move |event| behind::services_of(&all, event))
-        .watch(&slices, move |event| observing.keys_of_slice(event))
+        .watch(&slices, move |event| observe(&observing.expectations, MANAGER, event))
         .run(context.shutdown.clone())
         .await;
 }
@@ -60,10 +60,10 @@ struct Slices {
     expectations: Expectations<ObjectKey>,
 }
 
-/// The service of a slice that this controller manages.
-fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+/// The service of a slice that `manager` manages.
+pub(crate) fn service_of(slice: &EndpointSlice, manager: &str) -> Option<ObjectKey> {
     let labels =
-        slice.metadata.labels.as_ref().filter(|labels| labels.get(MANAGED_BY).is_some_and(|m| m == MANAGER))?;
+        slice.metadata.labels.as_ref().filter(|labels| labels.get(MANAGED_BY).is_some_and(|m| m == manager))?;
     Some(ObjectKey::new(meta::namespace_of(slice), labels.get(SERVICE_NAME)?))
 }
 
@@ -89,17 +89,58 @@ impl Reconciler for Slices {
             let ours = existing.iter().filter(|slice| slice.address_type == family && !meta::is_deleted(&***slice));
             self.plan(&service, family, ours.cloned().collect(), &mut plan);
         }
-        self.carry_out(key, plan).await?;
+        plan.carry_out(&self.client, key, &self.expectations).await?;
         Ok(Action::Done)
     }
 }
 
 /// The slices to write, to make and to delete.
 #[derive(Default)]
-struct Plan {
-    update: Vec<EndpointSlice>,
-    create: Vec<EndpointSlice>,
-    delete: Vec<Arc<EndpointSlice>>,
+pub(crate) struct Plan {
+    pub update: Vec<EndpointSlice>,
+    pub create: Vec<EndpointSlice>,
+    pub delete: Vec<Arc<EndpointSlice>>,
+}
+
+impl Plan {
+    /// Does it for the service of that key; what is created is expected until it has been seen.
+    pub async fn carry_out(
+        self,
+        client: &Client,
+        key: &ObjectKey,
+        expectations: &Expectations<ObjectKey>,
+    ) -> Result<(), Error> {
+        let api: Api<EndpointSlice> = Api::namespaced(client.clone(), &key.namespace);
+        for slice in &self.update {
+            api.replace(meta::name_of(slice), &PostParams::default(), slice).await?;
+        }
+        if !self.create.is_empty() {
+            expectations.expect_creations(key, self.create.len());
+        }
+        for (made, slice) in self.create.iter().enumerate() {
+            if let Err(error) = api.create(&PostParams::default(), slice).await {
+                (made..self.create.len()).for_each(|_| expectations.creation_observed(key));
+                return Err(error.into());
+            }
+        }
+        for slice in &self.delete {
+            found(api.delete(meta::name_of(&**slice), &DeleteParams::default()).await)?;
+        }
+        Ok(())
+    }
+}
+
+/// The keys of services whose slices an event concerns; a slice that came is one less to expect.
+pub(crate) fn observe(
+    expectations: &Expectations<ObjectKey>,
+    manager: &str,
+    event: &Event<EndpointSlice>,
+) -> Vec<ObjectKey> {
+    let keys: Vec<_> = event.objects().filter_map(|slice| service_of(slice, manager)).collect();
+    if let (Event::Added(_), Some(key)) = (event, keys.first()) {
+        expectations.creation_observed(key);
+    }
+    keys
 }
 
 fn families(service: &Service) -> Vec<&'static str> {
@@ -111,14 +152,6 @@ fn families(service: &Service) -> Vec<&'static str> {
 }
 
 impl Slices {
-    fn keys_of_slice(&self, event: &Event<EndpointSlice>) -> Vec<ObjectKey> {
-        let keys: Vec<_> = event.objects().filter_map(|slice| service_of(slice)).collect();
-        if let (Event::Added(_), Some(key)) = (event, keys.first()) {
-            self.expectations.creation_observed(key);
-        }
-        keys
-    }
-
     fn plan(&self, service: &Service, family: &str, existing: Vec<Arc<EndpointSlice>>, plan: &mut Plan) {
         let mut groups: BTreeMap<Vec<Port>, BTreeMap<String, Endpoint>> = BTreeMap::new();
         for pod in behind::pods_behind(&self.pods, service) {
@@ -163,26 +196,6 @@ impl Slices {
             zone,
             ..Endpoint::default()
         }
-    }
-
-    async fn carry_out(&self, key: &ObjectKey, plan: Plan) -> Result<(), Error> {
-        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &key.namespace);
-        for slice in &plan.update {
-            api.replace(meta::name_of(slice), &PostParams::default(), slice).await?;
-        }
-        if !plan.create.is_empty() {
-            self.expectations.expect_creations(key, plan.create.len());
-        }
-        for (made, slice) in plan.create.iter().enumerate() {
-            if let Err(error) = api.create(&PostParams::default(), slice).await {
-                (made..plan.create.len()).for_each(|_| self.expectations.creation_observed(key));
-                return Err(error.into());
-            }
-        }
-        for slice in &plan.delete {
-            found(api.delete(meta::name_of(&**slice), &DeleteParams::default()).await)?;
-        }
-        Ok(())
     }
 }
 
@@ -256,7 +269,7 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
     labels
 }
 
-fn endpoint_port(port: &Port) -> EndpointPort {
+pub(crate) fn endpoint_port(port: &Port) -> EndpointPort {
     EndpointPort {
         name: Some(port.name.clone().unwrap_or_default()),
         port: Some(port.number),
@@ -265,7 +278,7 @@ fn endpoint_port(port: &Port) -> EndpointPort {
     }
 }
 
-fn ports_of(slice: &EndpointSlice) -> Vec<Port> {
+pub(crate) fn ports_of(slice: &EndpointSlice) -> Vec<Port> {
     let mut ports: Vec<_> = slice
         .ports
         .iter()

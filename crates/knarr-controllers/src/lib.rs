@@ -14,6 +14,7 @@ mod deployment;
 mod discovery;
 mod disruption_budgets;
 mod enabled;
+mod endpoint_slice_mirroring;
 mod endpoint_slices;
 mod endpoints;
 mod garbage_collector;
@@ -126,6 +127,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     }),
     ("endpoints-controller", |c| Box::pin(endpoints::run(c))),
     ("endpointslice-controller", |c| Box::pin(endpoint_slices::run(c))),
+    ("endpointslice-mirroring-controller", |c| Box::pin(endpoint_slice_mirroring::run(c))),
     ("node-ipam-controller", |c| Box::pin(node_ipam::run(c))),
     ("garbage-collector-controller", |c| Box::pin(garbage_collector::run(c))),
     ("pod-garbage-collector-controller", |c| Box::pin(pod_gc::run(c))),

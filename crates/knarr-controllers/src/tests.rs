@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use knarr_client::{Informer, Informers, Watched};
 use kube::Api;
@@ -215,4 +215,44 @@ async fn namespaces_get_accounts_and_nodes_get_networks() {
         networks == ["10.244.0.0/24", "10.244.1.0/24"]
     })
     .await;
+}
+
+#[tokio::test]
+async fn endpoints_of_a_service_without_a_selector_are_mirrored_while_they_stand_for_themselves() {
+    let cluster = Cluster::new(running());
+    tokio::spawn(crate::endpoint_slice_mirroring::run(cluster.context.clone()));
+    let slices = cluster.all::<EndpointSlice>();
+    let service = json!({ "metadata": { "name": "far" }, "spec": { "ports": [{ "port": 80 }] } });
+    cluster.api::<Service>().create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
+    let endpoints = json!({
+        "metadata": {
+            "name": "far", "labels": { "of": "afar" },
+            "annotations": { "kept": "yes", "endpoints.kubernetes.io/last-change-trigger-time": "2026-01-01T00:00:00Z" },
+        },
+        "subsets": [{
+            "addresses": [{ "ip": "192.0.2.7" }, { "ip": "2001:db8::7" }], "notReadyAddresses": [{ "ip": "192.0.2.8" }],
+            "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }],
+        }],
+    });
+    let api = cluster.api::<Endpoints>();
+    api.create(&PostParams::default(), &serde_json::from_value(endpoints).unwrap()).await.unwrap();
+    until(&slices, |all| all.len() == 2).await;
+    let found = slices.list().into_iter().find(|slice| slice.address_type == "IPv4").unwrap();
+    let shown = serde_json::to_value(&*found).unwrap();
+    assert_eq!(shown["metadata"]["labels"]["kubernetes.io/service-name"], "far");
+    assert_eq!(shown["metadata"]["labels"]["of"], "afar");
+    assert_eq!(shown["metadata"]["annotations"], json!({ "kept": "yes" }));
+    assert_eq!(shown["metadata"]["ownerReferences"][0]["kind"], "Endpoints");
+    assert_eq!(shown["ports"], json!([{ "name": "http", "port": 8080, "protocol": "TCP" }]));
+    let told = |address: &str, ready: bool| json!({ "addresses": [address], "conditions": { "ready": ready } });
+    assert_eq!(shown["endpoints"], json!([told("192.0.2.7", true), told("192.0.2.8", false)]));
+
+    let change = json!({ "subsets": [{ "addresses": [{ "ip": "192.0.2.9" }], "ports": [{ "name": "http", "port": 8080, "protocol": "TCP" }] }] });
+    api.patch("far", &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+    let moved = |slice: &EndpointSlice| slice.endpoints.iter().flatten().any(|e| e.addresses == ["192.0.2.9"]);
+    until(&slices, |all| all.len() == 1 && moved(&all[0]) && all[0].metadata.name == found.metadata.name).await;
+
+    let skip = json!({ "metadata": { "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" } } });
+    api.patch("far", &PatchParams::default(), &Patch::Merge(skip)).await.unwrap();
+    until(&slices, <[_]>::is_empty).await;
 }
