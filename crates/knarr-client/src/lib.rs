@@ -1,6 +1,7 @@
 //! One way to talk to the API, over two transports, and what control loops are made of.
 //!
 //! * [`transport`]: a [`kube::Client`] over memory (a tower service in this process) or HTTPS (a kubeconfig).
+//! * [`follow`]: LIST and WATCH for ever, of any resource, as JSON.
 //! * [`informer`]: one watch and one typed cache a resource a process, shared.
 //! * [`queue`]: the rate-limited work queue.
 //! * [`controller`]: the harness that owns watching, mapping events to keys, the queue, workers and shutdown.
@@ -17,6 +18,7 @@ pub mod events;
 pub mod expectations;
 #[cfg(test)]
 mod fake;
+pub mod follow;
 pub mod informer;
 pub mod leader;
 pub mod queue;

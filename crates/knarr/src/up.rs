@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Node;
-use kube::Api;
-use kube::runtime::wait::{Condition, await_condition};
+use knarr_client::{Informers, Selection};
 use nix::unistd::geteuid;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::control_plane::ControlPlane;
@@ -89,19 +89,27 @@ async fn start(
 }
 
 async fn wait_for_node(settings: &Settings, server: &Arc<ControlPlane>) -> Result<()> {
-    let nodes: Api<Node> = Api::all(server.administrator());
-    let ready = await_condition(nodes, &settings.node_name, is_ready());
-    match tokio::time::timeout(READY_LIMIT, ready).await {
-        Ok(result) => result.map(drop).context("waiting for the node"),
+    match tokio::time::timeout(READY_LIMIT, node_ready(&settings.node_name, server)).await {
+        Ok(()) => Ok(()),
         Err(_) => bail!("node {} is not Ready after {READY_LIMIT:?}: see `kubectl describe node`", settings.node_name),
     }
 }
 
-fn is_ready() -> impl Condition<Node> {
-    |node: Option<&Node>| {
-        let conditions = node.and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_ref());
-        conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+async fn node_ready(name: &str, server: &Arc<ControlPlane>) {
+    let end = CancellationToken::new();
+    let _end_the_watch = end.clone().drop_guard();
+    let nodes = Informers::new(server.administrator(), end);
+    let mut events = nodes.selected::<Node>(Selection::fields(&format!("metadata.name={name}"))).subscribe();
+    while let Some(event) = events.recv().await {
+        if is_ready(event.object()) {
+            return;
+        }
     }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
 }
 
 fn check_privileges(settings: &Settings) -> Result<()> {

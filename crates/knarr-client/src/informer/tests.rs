@@ -88,3 +88,26 @@ async fn equal_selections_share_one_watch() {
     assert!(!std::sync::Arc::ptr_eq(&first.cache, &other.cache));
     shutdown.cancel();
 }
+
+#[tokio::test]
+async fn an_object_that_is_none_of_the_kind_is_passed_over_alone() {
+    let shutdown = CancellationToken::new();
+    let fake = FakeApi::new();
+    let api: Api<ConfigMap> = Api::namespaced(fake.client(), "ns");
+    api.create(&PostParams::default(), &map("kept")).await.unwrap();
+    let informers = Informers::new(fake.client(), shutdown.clone());
+    let informer = informers.all::<ConfigMap>();
+    informer.synced().await;
+    let mut events = informer.subscribe();
+    assert!(matches!(events.recv().await, Some(Event::Added(_))));
+    let spoil = Patch::Merge(json!({ "data": { "n": 1 } }));
+    let raw = kube::core::Request::new("/api/v1/namespaces/ns/configmaps");
+    let request = raw.patch("kept", &PatchParams::default(), &spoil).unwrap();
+    fake.client().request_text(request).await.unwrap();
+    assert!(matches!(events.recv().await, Some(Event::Deleted(object)) if object.data.is_none()));
+    api.create(&PostParams::default(), &map("other")).await.unwrap();
+    assert!(
+        matches!(events.recv().await, Some(Event::Added(object)) if object.metadata.name.as_deref() == Some("other"))
+    );
+    shutdown.cancel();
+}

@@ -1,123 +1,93 @@
-//! The task behind an informer: LIST, then WATCH, for ever, into the cache.
+//! What an informer does with what it hears: objects are decoded, and kept in the cache.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::StreamExt;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::runtime::utils::Backoff;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Resource};
+use futures::future::BoxFuture;
 use parking_lot::RwLock;
-use serde::Deserialize;
 
 use super::cache::Cache;
 use super::{ObjectKey, Selection, Watched};
+use crate::follow::{Change, Source, follow, metadata_of};
 
 /// Runs until dropped. Errors are logged and tried again after a back-off; the cache keeps its last state meanwhile.
-pub(super) async fn run<K: Watched>(
+pub(super) fn run<K: Watched>(
     client: kube::Client,
     selection: Selection,
     cache: Arc<RwLock<Cache<K>>>,
     synced: tokio::sync::watch::Sender<bool>,
-) {
-    let _close = CloseOnDrop(cache.clone());
-    let config = watcher::Config {
-        field_selector: selection.field_selector,
-        label_selector: selection.label_selector,
-        ..watcher::Config::default()
-    };
-    let api: Api<Scoped<K>> = match &selection.namespace {
-        Some(namespace) => Api::namespaced_with(client, namespace, &()),
-        None => Api::all_with(client, &()),
-    };
-    let mut changes = pin!(watcher(api, config).backoff(RetryDelay::default()));
-    let mut relist = HashSet::new();
-    while let Some(change) = changes.next().await {
+) -> BoxFuture<'static, ()> {
+    let mut keeper = Keeper { cache, unlisted: HashSet::new(), synced };
+    follow(client, Source::of::<K>(&(), selection), Box::new(move |change| keeper.hear(change)))
+}
+
+struct Keeper<K: Watched> {
+    cache: Arc<RwLock<Cache<K>>>,
+    /// What the cache holds and the list under way has not named.
+    unlisted: HashSet<ObjectKey>,
+    synced: tokio::sync::watch::Sender<bool>,
+}
+
+impl<K: Watched> Keeper<K> {
+    fn hear(&mut self, change: Change<'_>) {
         match change {
-            Ok(watcher::Event::Init) => relist = cache.read().keys().into_iter().collect(),
-            Ok(watcher::Event::InitApply(object)) => {
-                relist.remove(&ObjectKey::of(&object.0));
-                cache.write().apply(stripped(object.0));
-            }
-            Ok(watcher::Event::InitDone) => {
-                for gone in relist.drain() {
-                    cache.write().remove(gone, None);
+            Change::Relisting => self.unlisted = self.cache.read().keys().into_iter().collect(),
+            Change::Listed(text) => self.listed(text),
+            Change::Settled => {
+                for gone in self.unlisted.drain() {
+                    self.cache.write().remove(gone, None);
                 }
-                synced.send_replace(true);
+                self.synced.send_replace(true);
             }
-            Ok(watcher::Event::Apply(object)) => cache.write().apply(stripped(object.0)),
-            Ok(watcher::Event::Delete(object)) => {
-                cache.write().remove(ObjectKey::of(&object.0), Some(stripped(object.0)))
+            Change::Applied(text) => match decoded(text) {
+                Some(object) => self.cache.write().apply(object),
+                None => self.remove(text),
+            },
+            Change::Deleted(text) => self.remove(text),
+            Change::Interrupted(interruption) => {
+                tracing::debug!(kind = %K::kind(&()), %interruption, "watch interrupted");
             }
-            Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "watch interrupted"),
+        }
+    }
+
+    fn listed(&mut self, text: &str) {
+        // What cannot be decoded stays unlisted: an older state of it would be worse than none.
+        if let Some(object) = decoded::<K>(text) {
+            self.unlisted.remove(&ObjectKey::of(&object));
+            self.cache.write().apply(object);
+        }
+    }
+
+    fn remove(&mut self, text: &str) {
+        match decoded::<K>(text) {
+            Some(last) => self.cache.write().remove(ObjectKey::of(&last), Some(last)),
+            None => {
+                let Ok(last) = metadata_of(text) else { return };
+                let key = ObjectKey::new(&last.namespace.unwrap_or_default(), &last.name.unwrap_or_default());
+                self.cache.write().remove(key, None);
+            }
         }
     }
 }
 
 /// Ends the subscriptions when the watch ends, however it ends.
-struct CloseOnDrop<K: Watched>(Arc<RwLock<Cache<K>>>);
-
-impl<K: Watched> Drop for CloseOnDrop<K> {
+impl<K: Watched> Drop for Keeper<K> {
     fn drop(&mut self) {
-        self.0.write().close();
+        self.cache.write().close();
     }
 }
 
-fn stripped<K: Watched>(mut object: K) -> K {
-    object.meta_mut().managed_fields = None;
-    object
-}
-
-/// A `K` whose scope is decided at run time, so that one informer type serves both scopes.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(transparent)]
-struct Scoped<K>(K);
-
-impl<K: Watched> Resource for Scoped<K> {
-    type DynamicType = ();
-    type Scope = kube::core::DynamicResourceScope;
-
-    fn kind(_: &()) -> Cow<'_, str> {
-        K::kind(&())
-    }
-    fn group(_: &()) -> Cow<'_, str> {
-        K::group(&())
-    }
-    fn version(_: &()) -> Cow<'_, str> {
-        K::version(&())
-    }
-    fn plural(_: &()) -> Cow<'_, str> {
-        K::plural(&())
-    }
-    fn meta(&self) -> &ObjectMeta {
-        self.0.meta()
-    }
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.0.meta_mut()
-    }
-}
-
-/// Waits between failed tries: short at first, since at start the API server comes up beside us.
-#[derive(Default)]
-pub(crate) struct RetryDelay {
-    failures: u32,
-}
-
-impl Iterator for RetryDelay {
-    type Item = Duration;
-    fn next(&mut self) -> Option<Duration> {
-        let delay = Duration::from_millis(50 << self.failures.min(8));
-        self.failures += 1;
-        Some(delay.min(Duration::from_secs(10)))
-    }
-}
-
-impl Backoff for RetryDelay {
-    fn reset(&mut self) {
-        self.failures = 0;
+/// The object, without its `managedFields`; `None`, and a warning, if it is none of this kind.
+fn decoded<K: Watched>(text: &str) -> Option<K> {
+    match serde_json::from_str::<K>(text) {
+        Ok(mut object) => {
+            object.meta_mut().managed_fields = None;
+            Some(object)
+        }
+        Err(error) => {
+            let name = metadata_of(text).ok().and_then(|metadata| metadata.name);
+            tracing::warn!(kind = %K::kind(&()), name, %error, "an object that cannot be read is passed over");
+            None
+        }
     }
 }

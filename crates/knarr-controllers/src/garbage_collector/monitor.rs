@@ -1,16 +1,14 @@
 //! One metadata watch on each deletable resource, kept in step with what the API serves.
 
 use std::collections::HashSet;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use knarr_client::WorkQueue;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use knarr_client::follow::{self, Change, Source, metadata_of};
+use knarr_client::{Selection, WorkQueue};
+use kube::Client;
 use kube::api::{ApiResource, DynamicObject};
-use kube::core::PartialObjectMeta;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -84,12 +82,17 @@ impl Monitors {
     }
 
     fn watch(&self, resource: Arc<Discovered>, stop: CancellationToken) -> impl Future<Output = ()> + Send + 'static {
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &resource.kind);
+        let source = Source::of::<DynamicObject>(&resource.kind, Selection::default()).metadata();
         let graph = self.graph.clone();
-        let synced = FirstSync { unsynced: self.unsynced.clone(), done: false };
-        let kinds_changed = announces_kinds(&resource.kind).then(|| self.kinds_changed.clone());
+        let mut follower = Follower {
+            resource: resource.clone(),
+            graph: graph.clone(),
+            synced: FirstSync { unsynced: self.unsynced.clone(), done: false },
+            kinds_changed: announces_kinds(&resource.kind).then(|| self.kinds_changed.clone()),
+            unlisted: HashSet::new(),
+        };
+        let follow = follow::follow(self.client.clone(), source, Box::new(move |change| follower.hear(change)));
         async move {
-            let follow = follow(api, resource.clone(), graph.clone(), synced, kinds_changed);
             stop.run_until_cancelled(follow).await;
             let mut graph = graph.lock();
             for uid in graph.uids_of(&resource) {
@@ -148,41 +151,55 @@ impl Drop for FirstSync {
     }
 }
 
-async fn follow(
-    api: Api<PartialObjectMeta<DynamicObject>>,
+/// Brings what is heard of one resource into the graph.
+struct Follower {
     resource: Arc<Discovered>,
     graph: Arc<Mutex<Graph>>,
-    mut synced: FirstSync,
+    synced: FirstSync,
     kinds_changed: Option<Arc<Notify>>,
-) {
-    let mut changes = pin!(watcher(api, watcher::Config::default()).default_backoff());
-    let mut unlisted = HashSet::new();
-    while let Some(change) = changes.next().await {
+    /// What the graph holds of the resource and the list under way has not named.
+    unlisted: HashSet<String>,
+}
+
+impl Follower {
+    fn hear(&mut self, change: Change<'_>) {
         match change {
-            Ok(watcher::Event::Init) => unlisted = graph.lock().uids_of(&resource),
-            Ok(watcher::Event::InitApply(object)) => {
-                object.metadata.uid.as_ref().map(|uid| unlisted.remove(uid));
-                graph.lock().upsert(&resource, object.metadata);
+            Change::Relisting => self.unlisted = self.graph.lock().uids_of(&self.resource),
+            Change::Listed(object) => {
+                let Some(metadata) = self.read(object) else { return };
+                metadata.uid.as_ref().map(|uid| self.unlisted.remove(uid));
+                self.graph.lock().upsert(&self.resource, metadata);
             }
-            Ok(watcher::Event::InitDone) => {
-                let mut graph = graph.lock();
-                unlisted.drain().for_each(|uid| graph.remove(&uid));
+            Change::Settled => {
+                let mut graph = self.graph.lock();
+                self.unlisted.drain().for_each(|uid| graph.remove(&uid));
                 drop(graph);
-                synced.done();
+                self.synced.done();
             }
-            Ok(watcher::Event::Apply(object)) => {
-                graph.lock().upsert(&resource, object.metadata);
-                kinds_changed.iter().for_each(|changed| changed.notify_one());
+            Change::Applied(object) => {
+                let Some(metadata) = self.read(object) else { return };
+                self.graph.lock().upsert(&self.resource, metadata);
+                self.announce();
             }
-            Ok(watcher::Event::Delete(object)) => {
-                object.metadata.uid.iter().for_each(|uid| graph.lock().remove(uid));
-                kinds_changed.iter().for_each(|changed| changed.notify_one());
+            Change::Deleted(object) => {
+                let Some(metadata) = self.read(object) else { return };
+                metadata.uid.iter().for_each(|uid| self.graph.lock().remove(uid));
+                self.announce();
             }
-            Err(error) => {
-                tracing::debug!(resource = resource.kind.plural, %error, "watch interrupted");
+            Change::Interrupted(interruption) => {
+                tracing::debug!(resource = self.resource.kind.plural, %interruption, "watch interrupted");
                 // A resource that cannot be listed must not keep all others from being collected.
-                synced.done();
+                self.synced.done();
             }
         }
+    }
+
+    fn announce(&self) {
+        self.kinds_changed.iter().for_each(|changed| changed.notify_one());
+    }
+
+    fn read(&self, object: &str) -> Option<ObjectMeta> {
+        let unread = |error| tracing::warn!(resource = self.resource.kind.plural, %error, "metadata cannot be read");
+        metadata_of(object).map_err(unread).ok()
     }
 }

@@ -2,20 +2,17 @@
 //! such quota. Of an object only what it uses is kept.
 
 use std::collections::{HashMap, HashSet};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::ResourceQuota;
 use knarr_api::GroupResource;
 use knarr_api::quantity::Quantity;
 use knarr_api::quota::{self, Counted, Quota, Usage};
-use knarr_client::{Error, Informer, ObjectKey, WorkQueue};
+use knarr_client::follow::{self, Change, Source};
+use knarr_client::{Error, Informer, ObjectKey, Selection, WorkQueue};
+use kube::Client;
 use kube::api::{ApiResource, DynamicObject};
-use kube::core::PartialObjectMeta;
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -114,7 +111,16 @@ impl Census {
         let (report, listed) = watch::channel(false);
         let stop = self.shutdown.child_token();
         let notice = Notice { quotas: self.quotas.clone(), queue: self.queue.clone(), namespace: namespace.into() };
-        let follow = follow(self.client.clone(), resource.clone(), kind.clone(), objects.clone(), report, notice);
+        let source = Source::of::<DynamicObject>(kind, Selection::namespace(namespace));
+        let source = if needs_content(resource) { source } else { source.metadata() };
+        let mut follower = Follower {
+            resource: resource.clone(),
+            objects: objects.clone(),
+            listing: HashMap::new(),
+            listed: report,
+            notice,
+        };
+        let follow = follow::follow(self.client.clone(), source, Box::new(move |change| follower.hear(change)));
         let stopping = stop.clone();
         self.tasks.spawn(async move {
             stopping.run_until_cancelled(follow).await;
@@ -165,67 +171,50 @@ fn needs_content(resource: &GroupResource) -> bool {
     }
 }
 
-async fn follow(
-    client: Client,
-    resource: GroupResource,
-    kind: ApiResource,
-    objects: Objects,
-    listed: watch::Sender<bool>,
-    notice: Notice,
-) {
-    let section = Follower { resource, objects, listed, notice };
-    if needs_content(&section.resource) {
-        let api: Api<DynamicObject> = Api::namespaced_with(client, &section.notice.namespace, &kind);
-        section.run(watcher(api, watcher::Config::default())).await;
-    } else {
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::namespaced_with(client, &section.notice.namespace, &kind);
-        section.run(watcher(api, watcher::Config::default())).await;
-    }
-}
-
 struct Follower {
     resource: GroupResource,
     objects: Objects,
+    /// What the list under way has named.
+    listing: HashMap<String, Counted>,
     listed: watch::Sender<bool>,
     notice: Notice,
 }
 
 impl Follower {
-    async fn run<K>(&self, events: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send)
-    where
-        K: kube::ResourceExt + serde::Serialize + Send,
-    {
-        let mut events = pin!(events.default_backoff());
-        let mut listing = HashMap::new();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(watcher::Event::Init) => listing = HashMap::new(),
-                Ok(watcher::Event::InitApply(object)) => {
-                    listing.insert(object.name_any(), self.count(&object));
+    fn hear(&mut self, change: Change<'_>) {
+        match change {
+            Change::Relisting => self.listing = HashMap::new(),
+            Change::Listed(object) => {
+                let (name, counted) = self.count(object);
+                self.listing.insert(name, counted);
+            }
+            Change::Settled => {
+                *self.objects.write() = std::mem::take(&mut self.listing);
+                self.listed.send_replace(true);
+                self.notice.send(GOING);
+            }
+            Change::Applied(object) => {
+                let (name, now) = self.count(object);
+                let before = self.objects.write().insert(name, now.clone());
+                if before.as_ref() != Some(&now) {
+                    self.notice.send(if before.is_some() { GOING } else { COMING });
                 }
-                Ok(watcher::Event::InitDone) => {
-                    *self.objects.write() = std::mem::take(&mut listing);
-                    self.listed.send_replace(true);
-                    self.notice.send(GOING);
-                }
-                Ok(watcher::Event::Apply(object)) => {
-                    let now = self.count(&object);
-                    let before = self.objects.write().insert(object.name_any(), now.clone());
-                    if before.as_ref() != Some(&now) {
-                        self.notice.send(if before.is_some() { GOING } else { COMING });
-                    }
-                }
-                Ok(watcher::Event::Delete(object)) => {
-                    self.objects.write().remove(&object.name_any());
-                    self.notice.send(GOING);
-                }
-                Err(error) => tracing::debug!(resource = %self.resource, %error, "watch interrupted"),
+            }
+            Change::Deleted(object) => {
+                self.objects.write().remove(&self.count(object).0);
+                self.notice.send(GOING);
+            }
+            Change::Interrupted(interruption) => {
+                tracing::debug!(resource = %self.resource, %interruption, "watch interrupted");
             }
         }
     }
 
-    fn count<K: serde::Serialize>(&self, object: &K) -> Counted {
-        // Serialising what was just deserialised cannot fail; an object that could not be read counts for its existence.
-        Counted::of(&self.resource, &serde_json::to_value(object).unwrap_or_default())
+    /// An object's name and what it uses. One that cannot be read as a tree counts for its existence.
+    fn count(&self, object: &str) -> (String, Counted) {
+        let read = serde_json::from_str::<serde_json::Value>(object);
+        let tree = read.unwrap_or_else(|_| serde_json::json!({ "metadata": follow::metadata_of(object).ok() }));
+        let name = tree["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        (name, Counted::of(&self.resource, &tree))
     }
 }

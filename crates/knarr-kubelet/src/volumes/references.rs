@@ -6,11 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::{Config, Event};
-use kube::runtime::{WatchStreamExt, watcher};
+use knarr_client::Selection;
+use knarr_client::follow::{Change, Source, follow};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -62,34 +60,25 @@ impl References {
 
     fn start(&self, reference: &Reference) -> Arc<ReferenceWatch> {
         let interested = Arc::new(Mutex::new(Vec::new()));
-        let (client, reference, to_wake) = (self.client.clone(), reference.clone(), interested.clone());
-        let task = tokio::spawn(async move {
-            match reference.kind {
-                ReferenceKind::ConfigMap => follow_one::<ConfigMap>(client, &reference, to_wake).await,
-                ReferenceKind::Secret => follow_one::<Secret>(client, &reference, to_wake).await,
-            }
-        });
+        let (reference, to_wake) = (reference.clone(), interested.clone());
+        let source = reference.source().metadata();
+        let hear = move |change: Change<'_>| match change {
+            Change::Listed(_) | Change::Applied(_) | Change::Deleted(_) => wake_all(&to_wake),
+            Change::Relisting | Change::Settled => {}
+            Change::Interrupted(error) => tracing::debug!(%error, ?reference, "a watch of a pod's reference failed"),
+        };
+        let task = tokio::spawn(follow(self.client.clone(), source, Box::new(hear)));
         Arc::new(ReferenceWatch { interested, _task: AbortOnDropHandle::new(task) })
     }
 }
 
-async fn follow_one<K>(client: Client, reference: &Reference, interested: Arc<Mutex<Vec<Weak<Notify>>>>)
-where
-    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned
-        + Send
-        + 'static,
-{
-    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client, &reference.namespace);
-    let config = Config::default().fields(&format!("metadata.name={}", reference.name));
-    let mut events = watcher(api, config).default_backoff().boxed();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Apply(_) | Event::Delete(_) | Event::InitApply(_)) => wake_all(&interested),
-            Ok(Event::Init | Event::InitDone) => {}
-            Err(error) => tracing::debug!(%error, ?reference, "a watch of a pod's reference failed"),
+impl Reference {
+    fn source(&self) -> Source {
+        let by_name = Selection::fields(&format!("metadata.name={}", self.name));
+        let selection = Selection { namespace: Some(self.namespace.clone()), ..by_name };
+        match self.kind {
+            ReferenceKind::ConfigMap => Source::of::<ConfigMap>(&(), selection),
+            ReferenceKind::Secret => Source::of::<Secret>(&(), selection),
         }
     }
 }
