@@ -307,7 +307,8 @@ fn refuse_route(info: &RequestInfo, served: &Served) -> Option<Response<Body>> {
     };
     let has = |verb: &str| verbs.iter().any(|v| v == verb);
     let allowed = match info.verb.as_str() {
-        "" => false,
+        // OPTIONS: it has no verb, and only proxies pass it on.
+        "" => info.subresource == "proxy" && Connector::serves(&info.group, &info.resource, "proxy"),
         "create" if info.subresource.is_empty() => info.name.is_empty() && !all_namespaces && has("create"),
         "update" | "patch" | "delete" if info.name.is_empty() => false,
         "deletecollection" => has("deletecollection") && !all_namespaces,

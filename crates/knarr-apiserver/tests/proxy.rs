@@ -54,6 +54,12 @@ fn answer(known: bool, mut request: Request<Incoming>) -> Response<Full<Bytes>> 
     let target = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
     match request.uri().path() {
         "/containerLogs/ns/pod/main" | "/metrics" => reply(StatusCode::OK, target),
+        "/method" => reply(StatusCode::OK, request.method().to_string()),
+        "/page" => {
+            let mut page = reply(StatusCode::OK, "<a href='/metrics'>all</a>".into());
+            page.headers_mut().insert("content-type", "text/html; charset=utf-8".parse().unwrap());
+            page
+        }
         "/containerLogs/ns/pod/waiting" => reply(StatusCode::BAD_REQUEST, "container \"waiting\" is waiting".into()),
         "/exec/ns/pod/main" => {
             let client = hyper::upgrade::on(&mut request);
@@ -127,8 +133,12 @@ impl Cluster {
     }
 
     async fn get(&self, target: &str) -> (u16, String) {
-        let mut request =
-            Request::builder().uri(target).header("authorization", "Bearer x").body(Full::<Bytes>::default()).unwrap();
+        self.ask("GET", target).await
+    }
+
+    async fn ask(&self, method: &str, target: &str) -> (u16, String) {
+        let request = Request::builder().method(method).uri(target).header("authorization", "Bearer x");
+        let mut request = request.body(Full::<Bytes>::default()).unwrap();
         request.extensions_mut().insert(TransportIdentity(Arc::new(User::new("admin", &["system:masters"]))));
         let response = self.api.service().oneshot(request).await.unwrap();
         let code = response.status().as_u16();
@@ -282,6 +292,18 @@ async fn nodes_pods_and_services_are_proxied() {
     cluster.server.post("/api/v1/namespaces/ns/services", &service).await.ok();
     let refusal = cluster.refusal("/api/v1/namespaces/ns/services/empty/proxy/").await;
     assert_eq!(refusal, (503, "no endpoints available for service \"empty\"".to_owned()));
+}
+
+#[tokio::test]
+async fn proxies_pass_every_method_on_and_lead_the_links_of_pages_back() {
+    let cluster = Cluster::start().await;
+    for method in ["GET", "OPTIONS", "PATCH", "POST", "PUT", "DELETE"] {
+        let answer = cluster.ask(method, "/api/v1/nodes/node/proxy/method").await;
+        assert_eq!(answer, (200, method.to_owned()));
+    }
+    assert_eq!(cluster.ask("OPTIONS", "/api/v1/nodes/node").await.0, 405);
+    let (_, page) = cluster.get("/api/v1/nodes/node/proxy/page").await;
+    assert_eq!(page, "<a href='/api/v1/nodes/node/proxy/metrics'>all</a>");
 }
 
 impl Cluster {

@@ -22,7 +22,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 /// Why there is no connection, in the words a client is shown.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DialError {
-    #[error("dial tcp {0}: {1}")]
+    #[error("dial tcp {0}: connect: {reason}", reason = reason(.1))]
     Connect(String, std::io::Error),
     #[error("dial tcp {0}: i/o timeout")]
     Timeout(String),
@@ -30,6 +30,12 @@ pub(super) enum DialError {
     Tls(std::io::Error),
     #[error("\"{0}\" is no name of a server")]
     Name(String),
+}
+
+/// The system's words, without Rust's.
+fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 pub(super) struct Dialer {

@@ -261,9 +261,15 @@ mod tests {
             ("<A\r\n HREF='/x?a=1&amp;b=2#c' title=\"/t\">", "<A\r\n HREF='/p/proxy/x?a=1&amp;b=2#c' title=\"/t\">"),
             ("<img src=/a.png usemap=#m><p cite=/no>", "<img src=/p/proxy/a.png usemap=#m><p cite=/no>"),
             (r#"<a href="http://10.0.0.1:80/x">"#, r#"<a href="/p/proxy/x">"#),
-            (r#"<a href="http://elsewhere/x"><a href="page2"><a href="">"#, r#"<a href="http://elsewhere/x"><a href="page2"><a href="">"#),
+            (
+                r#"<a href="http://elsewhere/x"><a href="page2"><a href="">"#,
+                r#"<a href="http://elsewhere/x"><a href="page2"><a href="">"#,
+            ),
             (r#"<a href="/p/proxy/x">"#, r#"<a href="/p/proxy/x">"#),
-            (r#"<script>var a = '<a href="/x">'</script><!-- <a href="/x"> -->"#, r#"<script>var a = '<a href="/x">'</script><!-- <a href="/x"> -->"#),
+            (
+                r#"<script>var a = '<a href="/x">'</script><!-- <a href="/x"> -->"#,
+                r#"<script>var a = '<a href="/x">'</script><!-- <a href="/x"> -->"#,
+            ),
             ("é\r\n<form action='/é'>\0<a href='/x", "é\r\n<form action='/p/proxy/é'>\0<a href='/x"),
             ("<svg><a href='/x'/><link href=/y>", "<svg><a href='/p/proxy/x'/><link href=/p/proxy/y>"),
         ] {
