@@ -21,12 +21,31 @@ fn main() -> Result<()> {
 fn generate(facts: &Path) -> Result<()> {
     let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/knarr-api/generated");
     fs::create_dir_all(&out)?;
-    for name in ["schema.json", "tables.json", "bootstrap.json"] {
+    let mut schema = read(facts, "schema.json")?;
+    add_metadata_kinds(&mut schema);
+    fs::write(out.join("schema.json"), rows_per_line(&schema)?)?;
+    for name in ["tables.json", "bootstrap.json"] {
         fs::write(out.join(name), rows_per_line(&read(facts, name)?)?)?;
     }
     let resources = resources(&read(facts, "discovery.json")?, &read(facts, "openapi/swagger.json")?);
     fs::write(out.join("resources.json"), rows_per_line(&Value::Array(resources))?)?;
     Ok(())
+}
+
+/// The kinds that an `Accept` header may ask for in any kind's stead. No OpenAPI document names them, and so no schema made of one.
+fn add_metadata_kinds(schema: &mut Value) {
+    let name = |kind: &str| format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}");
+    let field = |number: u32, list: &str, kind: &str| {
+        let message = format!("k8s.io.apimachinery.pkg.apis.meta.v1.{kind}");
+        json!({ "pb": number, "pbt": message, "t": format!("{list}{}", name(kind)) })
+    };
+    let text = json!({ "t": "string" });
+    schema["types"][name("PartialObjectMetadata")] =
+        json!({ "fields": { "apiVersion": text, "kind": text, "metadata": field(1, "", "ObjectMeta") } });
+    schema["types"][name("PartialObjectMetadataList")] = json!({ "fields": {
+        "apiVersion": text, "kind": text,
+        "metadata": field(1, "", "ListMeta"), "items": field(2, "[]", "PartialObjectMetadata"),
+    } });
 }
 
 fn read(facts: &Path, name: &str) -> Result<Value> {

@@ -164,6 +164,13 @@ pub struct Schema {
     by_gvk: HashMap<GroupVersionKind, TypeId, FixedState>,
 }
 
+impl Type {
+    /// Whether OpenAPI documents name it. The metadata kinds, which only an `Accept` header asks for, stand in none.
+    pub fn is_published(&self) -> bool {
+        !self.name.starts_with("io.k8s.apimachinery.pkg.apis.meta.v1.PartialObjectMetadata")
+    }
+}
+
 impl Schema {
     /// A schema of one's own, such as a custom resource's. A [`TypeId`] is an index into `types`; fields must be sorted by
     /// name, and `always` must hold the indexes of the fields that are shown even when zero.

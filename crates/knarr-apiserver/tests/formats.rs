@@ -125,6 +125,39 @@ async fn objects_take_the_form_that_is_asked_for() {
     assert_eq!(get_as(&server, maps, "image/png").await.0, 406);
 }
 
+/// What client-go's metadata client asks for, and with it upstream's garbage collector.
+#[tokio::test]
+async fn metadata_alone_comes_in_protobuf_too() {
+    let server = Server::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let object = json!({"metadata": {"name": "a", "labels": {"x": "y"}, "finalizers": ["b.c/d"]}, "data": {"k": "v"}});
+    let created = server.post(maps, &object).await.ok();
+    let form = |kind: &str| {
+        let said = format!("as={kind};g=meta.k8s.io;v=v1");
+        format!("application/vnd.kubernetes.protobuf;{said},application/json;{said},application/json")
+    };
+    let read = |body: &[u8]| {
+        knarr_api::protobuf::decode(knarr_api::schema::schema(), body, None).expect("an object in protobuf")
+    };
+    let metadata =
+        json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": created["metadata"]});
+    let (code, kind, body) = get_as(&server, &format!("{maps}/a"), &form("PartialObjectMetadata")).await;
+    assert_eq!((code, &*kind), (200, "application/vnd.kubernetes.protobuf"));
+    assert_eq!(read(&body), metadata);
+    let (_, _, body) = get_as(&server, maps, &form("PartialObjectMetadataList")).await;
+    let list = read(&body);
+    assert_eq!(list["kind"], "PartialObjectMetadataList");
+    assert_eq!(list["items"], json!([{"metadata": created["metadata"]}]));
+    let request = Request::builder().uri(format!("{maps}?watch=true")).header(
+        "accept",
+        "application/vnd.kubernetes.protobuf;stream=watch;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+    );
+    let mut watch = server.send(request.body(Full::default()).expect("a request")).await.into_body();
+    let frame = watch.frame().await.expect("an event").expect("no error").into_data().expect("bytes");
+    let start = frame.windows(4).position(|bytes| bytes == b"k8s\0").expect("an object within");
+    assert_eq!(read(&frame[start..]), metadata);
+}
+
 /// client-go deletes in protobuf what it creates in protobuf.
 #[tokio::test]
 async fn deletions_may_be_asked_for_in_protobuf() {

@@ -173,7 +173,7 @@ pub fn v2() -> Value {
     built_in().resources.iter().for_each(|resource| paths.resource(resource));
     let descriptions = Descriptions::of(|_| true);
     let definitions = Definitions { schema, dialect: Dialect::V2, descriptions: &descriptions };
-    let types = schema.types().map(|(id, _)| id);
+    let types = schema.types().filter(|(_, ty)| ty.is_published()).map(|(id, _)| id);
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": "unversioned"},
