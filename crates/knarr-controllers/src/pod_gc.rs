@@ -8,6 +8,7 @@ use knarr_client::error::found;
 use knarr_client::{Action, Controller, Error, Event, Informer, Reconciler};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
+use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::{meta, pods};
@@ -68,6 +69,13 @@ fn of_pod(pod: &Pod, nodes: &Informer<Node>) -> Vec<Work> {
     }
 }
 
+fn lost_with_its_node() -> Value {
+    json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
+        "message": "PodGC: node no longer exists", "lastTransitionTime": meta::now(),
+    })
+}
+
 struct PodGc {
     pods: Informer<Pod>,
     nodes: Informer<Node>,
@@ -93,6 +101,7 @@ impl Reconciler for PodGc {
             Work::Unscheduled(namespace, name) => {
                 let pod = self.pods.get(namespace, name);
                 if let Some(pod) = pod.filter(|pod| meta::is_deleted(&**pod) && pods::node_name(pod).is_none()) {
+                    self.mark_failed(&pod, None).await?;
                     self.force_delete(&pod).await?;
                 }
             }
@@ -116,22 +125,21 @@ impl PodGc {
             return Ok(Action::RequeueAfter(QUARANTINE));
         }
         for pod in lost {
-            self.mark_lost(&pod).await?;
+            self.mark_failed(&pod, Some(lost_with_its_node())).await?;
             self.force_delete(&pod).await?;
         }
         Ok(Action::Done)
     }
 
-    /// Says why the pod is over, for whoever counts its failures.
-    async fn mark_lost(&self, pod: &Pod) -> Result<(), Error> {
+    /// Says that the pod is over, and why, for whoever counts its failures.
+    async fn mark_failed(&self, pod: &Pod, why: Option<Value>) -> Result<(), Error> {
         if pods::is_finished(pod) {
             return Ok(());
         }
-        let condition = serde_json::json!({
-            "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
-            "message": "PodGC: node no longer exists", "lastTransitionTime": meta::now(),
-        });
-        let patch = serde_json::json!({ "status": { "phase": "Failed", "conditions": [condition] } });
+        let mut patch = json!({ "metadata": { "uid": pod.metadata.uid }, "status": { "phase": "Failed" } });
+        if let Some(condition) = why {
+            patch["status"]["conditions"] = json!([condition]);
+        }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), meta::namespace_of(pod));
         found(api.patch_status(meta::name_of(pod), &PatchParams::default(), &Patch::Strategic(patch)).await)?;
         Ok(())

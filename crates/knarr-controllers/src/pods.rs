@@ -139,11 +139,13 @@ where
 }
 
 /// The pods of an owner: those it controls and still selects, after adopting orphans it selects and releasing what it no longer does.
+/// What is adopted gets the owner's `finalizer`, if it has one for its pods.
 pub(crate) async fn claim<K>(
     client: &Client,
     pods: &Informer<Pod>,
     owner: &K,
     selector: &Selector,
+    finalizer: Option<&str>,
 ) -> Result<Vec<Arc<Pod>>, Error>
 where
     K: Resource<DynamicType = ()>,
@@ -162,7 +164,7 @@ where
     for pod in pods.indexed(meta::ORPHANS, meta::namespace_of(owner)) {
         if is_active(&pod)
             && meta::selects(selector, &pod.metadata)
-            && let Some(adopted) = adopt(client, &pod, meta::controller_reference(owner)).await?
+            && let Some(adopted) = adopt(client, &pod, meta::controller_reference(owner), finalizer).await?
         {
             claimed.push(Arc::new(adopted));
         }
@@ -170,8 +172,16 @@ where
     Ok(claimed)
 }
 
-async fn adopt(client: &Client, pod: &Pod, owner: OwnerReference) -> Result<Option<Pod>, Error> {
-    let patch = serde_json::json!({ "metadata": { "uid": pod.metadata.uid, "ownerReferences": [owner] } });
+async fn adopt(
+    client: &Client,
+    pod: &Pod,
+    owner: OwnerReference,
+    finalizer: Option<&str>,
+) -> Result<Option<Pod>, Error> {
+    let mut patch = serde_json::json!({ "metadata": { "uid": pod.metadata.uid, "ownerReferences": [owner] } });
+    if let Some(finalizer) = finalizer {
+        patch["metadata"]["finalizers"] = serde_json::json!([finalizer]);
+    }
     patch_owners(client, pod, patch).await
 }
 

@@ -66,7 +66,7 @@ impl<K: ReplicaOwner> Reconciler for Replicas<K> {
         // Asked before the pods are read: what is observed in between can only be seen too late, not too early.
         let may_act = self.expectations.satisfied(key);
         let wanted = owner.wanted()?;
-        let all = pods::claim(&self.client, &self.pods, &*owner, &wanted.selector).await?;
+        let all = pods::claim(&self.client, &self.pods, &*owner, &wanted.selector, None).await?;
         let active: Vec<_> = all.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
         let outcome = match may_act && !meta::is_deleted(&*owner) {
             true => self.scale(key, &owner, &wanted, &active).await,

@@ -3,7 +3,7 @@
 use k8s_openapi::api::batch::v1::{
     Job, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
 };
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod, PodCondition};
 
 use super::spec;
 use crate::meta;
@@ -13,6 +13,8 @@ use crate::meta;
 pub(super) enum Consequence {
     /// It counts towards the backoff limit.
     Counts,
+    /// It counts, and its index fails, however often that may.
+    FailsIndex,
     /// It is as if it had never been.
     Ignored,
     /// The whole job fails, and this is why.
@@ -32,7 +34,7 @@ pub(super) fn consequence(job: &Job, pod: &Pod) -> Consequence {
             "Ignore" => return Consequence::Ignored,
             "Count" => return Consequence::Counts,
             "FailJob" => return Consequence::FailsJob(format!("{found} matching FailJob rule at index {index}")),
-            // What an index has to do with it is only known to jobs with a limit for each index.
+            "FailIndex" => return Consequence::FailsIndex,
             _ => {}
         }
     }
@@ -43,7 +45,7 @@ pub(super) fn consequence(job: &Job, pod: &Pod) -> Consequence {
 fn fits(rule: &PodFailurePolicyRule, pod: &Pod) -> Option<String> {
     match &rule.on_exit_codes {
         Some(requirement) => exit_code(requirement, pod),
-        None => rule.on_pod_conditions.iter().flatten().find_map(|pattern| condition(pattern, pod)),
+        None => condition(rule.on_pod_conditions.as_deref()?, pod),
     }
 }
 
@@ -71,12 +73,16 @@ fn code_fits(requirement: &PodFailurePolicyOnExitCodesRequirement, ended: &Conta
         }
 }
 
-fn condition(pattern: &PodFailurePolicyOnPodConditionsPattern, pod: &Pod) -> Option<String> {
-    let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
-    let wanted = pattern.status.as_deref().unwrap_or("True");
-    conditions.find(|condition| condition.type_ == pattern.type_ && condition.status == wanted)?;
+fn condition(patterns: &[PodFailurePolicyOnPodConditionsPattern], pod: &Pod) -> Option<String> {
+    let fits = |condition: &&PodCondition| {
+        let of_status = |pattern: &&PodFailurePolicyOnPodConditionsPattern| {
+            condition.status == pattern.status.as_deref().unwrap_or("True")
+        };
+        patterns.iter().filter(of_status).any(|pattern| condition.type_ == pattern.type_)
+    };
+    let found = pod.status.as_ref()?.conditions.iter().flatten().find(fits)?;
     let (namespace, name) = (meta::namespace_of(pod), meta::name_of(pod));
-    Some(format!("Pod {namespace}/{name} has condition {}", pattern.type_))
+    Some(format!("Pod {namespace}/{name} has condition {}", found.type_))
 }
 
 #[cfg(test)]
@@ -103,11 +109,13 @@ mod tests {
         let job = job(json!([
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
             {"action": "FailJob", "onExitCodes": {"containerName": "c", "operator": "In", "values": [42]}},
+            {"action": "FailIndex", "onExitCodes": {"operator": "In", "values": [7]}},
             {"action": "Count", "onExitCodes": {"operator": "NotIn", "values": [1]}},
         ]));
         assert_eq!(consequence(&job, &pod(42, "DisruptionTarget")), Consequence::Ignored);
         let message = "Container c for pod n/p failed with exit code 42 matching FailJob rule at index 1";
         assert_eq!(consequence(&job, &pod(42, "Ready")), Consequence::FailsJob(message.into()));
+        assert_eq!(consequence(&job, &pod(7, "Ready")), Consequence::FailsIndex);
         assert_eq!(consequence(&job, &pod(1, "Ready")), Consequence::Counts);
         assert_eq!(consequence(&job, &pod(0, "Ready")), Consequence::Counts);
     }

@@ -3,59 +3,44 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobCondition};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::failure_policy::{self, Consequence};
-use super::{spec, tracking};
+use super::look::Look;
+use super::{spec, success_policy, tracking};
 use crate::{meta, pods};
 
-/// The first delay after a failed pod; it doubles with each further one.
-const FIRST_DELAY: Duration = Duration::from_secs(10);
-const MAX_DELAY: Duration = Duration::from_secs(600);
-
-/// Why a job ends.
+/// Why a job ends, in the words of its conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    CompletionsReached,
-    BackoffLimitExceeded,
-    DeadlineExceeded,
-    /// A pod failed in a way that fails the job; how.
-    PodFailurePolicy(String),
+pub(super) struct End {
+    pub success: bool,
+    reason: String,
+    message: String,
 }
 
 impl End {
-    fn is_success(&self) -> bool {
-        *self == End::CompletionsReached
+    fn success(reason: &str, message: impl Into<String>) -> End {
+        End { success: true, reason: reason.into(), message: message.into() }
     }
 
-    fn reason(&self) -> &'static str {
-        match self {
-            End::CompletionsReached => "CompletionsReached",
-            End::BackoffLimitExceeded => "BackoffLimitExceeded",
-            End::DeadlineExceeded => "DeadlineExceeded",
-            End::PodFailurePolicy(_) => "PodFailurePolicy",
-        }
-    }
-
-    fn message(&self) -> &str {
-        match self {
-            End::CompletionsReached => "Reached expected number of succeeded pods",
-            End::BackoffLimitExceeded => "Job has reached the specified backoff limit",
-            End::DeadlineExceeded => "Job was active longer than specified deadline",
-            End::PodFailurePolicy(how) => how,
-        }
+    fn failure(reason: &str, message: impl Into<String>) -> End {
+        End { success: false, reason: reason.into(), message: message.into() }
     }
 
     /// The end that an earlier look decided on.
     fn decided(job: &Job) -> Option<End> {
-        let condition = conditions(job).find(|c| matches!(c.type_.as_str(), "SuccessCriteriaMet" | "FailureTarget"))?;
-        let by_policy = End::PodFailurePolicy(condition.message.clone().unwrap_or_default());
-        let ends = [End::CompletionsReached, End::BackoffLimitExceeded, End::DeadlineExceeded, by_policy];
-        ends.into_iter().find(|end| condition.reason.as_deref() == Some(end.reason()))
+        let decided = |kind: &str| conditions(job).find(|c| c.type_ == kind && c.status == "True");
+        let (condition, success) =
+            decided(SUCCESS).map(|c| (c, true)).or_else(|| decided(FAILURE).map(|c| (c, false)))?;
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+        Some(End { success, reason: text(&condition.reason), message: text(&condition.message) })
     }
 }
+
+/// The conditions that say that the end is decided; the last ones follow when no pod is left.
+const SUCCESS: &str = "SuccessCriteriaMet";
+const FAILURE: &str = "FailureTarget";
 
 #[derive(Clone, Debug)]
 pub(super) struct Verdict {
@@ -78,37 +63,53 @@ pub(super) fn finished(job: &Job) -> Option<&JobCondition> {
     conditions(job).find(|c| matches!(c.type_.as_str(), "Complete" | "Failed") && c.status == "True")
 }
 
-/// Successes and failures, those on their way into the counters too.
-fn totals(job: &Job) -> (i32, i32) {
-    let Some(status) = &job.status else { return (0, 0) };
-    let uncounted = status.uncounted_terminated_pods.clone().unwrap_or_default();
-    let listed = |list: Option<Vec<String>>| list.map_or(0, |list| list.len() as i32);
-    let pending = if super::indexes::is_indexed(job) { 0 } else { listed(uncounted.succeeded) };
-    (status.succeeded.unwrap_or(0) + pending, status.failed.unwrap_or(0) + listed(uncounted.failed))
+pub(super) fn judge(look: &Look<'_>) -> Verdict {
+    let job = look.job;
+    let suspended = spec(job).suspend == Some(true);
+    let left = time_left(job).filter(|_| !suspended);
+    let end = End::decided(job)
+        .or_else(|| fails_by_policy(job, look.pods).map(|how| End::failure("PodFailurePolicy", how)))
+        .or_else(|| exceeds_backoff_limit(look))
+        .or_else(|| {
+            (left? == Duration::ZERO)
+                .then(|| End::failure("DeadlineExceeded", "Job was active longer than specified deadline"))
+        })
+        .or_else(|| fails_by_indexes(look))
+        .or_else(|| Some(End::success("SuccessPolicy", success_policy::fulfilled(job, &look.succeeded)?)))
+        .or_else(|| is_complete(look).then(|| End::success("CompletionsReached", "Reached expected number of succeeded pods")));
+    let look_again = left.filter(|_| end.is_none());
+    Verdict { end, suspended, look_again }
 }
 
-pub(super) fn judge(job: &Job, owned: &[Arc<Pod>], active: &[Arc<Pod>]) -> Verdict {
-    let suspended = spec(job).suspend == Some(true);
-    let deadline = spec(job).active_deadline_seconds.map(|seconds| Duration::from_secs(seconds.max(0) as u64));
-    let running_for = job.status.as_ref().and_then(|status| status.start_time.as_ref()).map(meta::since);
-    let left = deadline.map(|deadline| deadline.saturating_sub(running_for.unwrap_or_default()));
-    let (succeeded, failed) = totals(job);
-    let complete = match spec(job).completions {
-        Some(completions) => succeeded >= completions,
-        None => succeeded > 0 && active.is_empty(),
-    };
-    let limit = spec(job).backoff_limit.unwrap_or(6);
-    let by_policy = fails_by_policy(job, owned);
-    let end = match End::decided(job) {
-        Some(decided) => Some(decided),
-        None if by_policy.is_some() => by_policy.map(End::PodFailurePolicy),
-        None if failed > limit || too_many_restarts(job, owned, limit) => Some(End::BackoffLimitExceeded),
-        None if !suspended && running_for.is_some() && left == Some(Duration::ZERO) => Some(End::DeadlineExceeded),
-        None if complete => Some(End::CompletionsReached),
-        None => None,
-    };
-    let look_again = left.filter(|_| end.is_none() && !suspended);
-    Verdict { end, suspended, look_again }
+/// Until the job's deadline; zero if it has passed. A job that has not started yet has all of it.
+fn time_left(job: &Job) -> Option<Duration> {
+    let deadline = Duration::from_secs(spec(job).active_deadline_seconds?.max(0) as u64);
+    let started = job.status.as_ref().and_then(|status| status.start_time.as_ref());
+    Some(started.map_or(deadline, |started| deadline.saturating_sub(meta::since(started))))
+}
+
+fn exceeds_backoff_limit(look: &Look<'_>) -> Option<End> {
+    let limit = spec(look.job).backoff_limit.unwrap_or(6);
+    (look.failures() > i64::from(limit) || too_many_restarts(look.job, look.pods, limit))
+        .then(|| End::failure("BackoffLimitExceeded", "Job has reached the specified backoff limit"))
+}
+
+/// Whether too many indexes have failed, or no index is left that could still succeed.
+fn fails_by_indexes(look: &Look<'_>) -> Option<End> {
+    let failed = look.failed.as_ref().map(|failed| failed.len())?;
+    if spec(look.job).max_failed_indexes.is_some_and(|most| failed > i64::from(most)) {
+        let message = "Job has exceeded the specified maximal number of failed indexes";
+        return Some(End::failure("MaxFailedIndexesExceeded", message));
+    }
+    let all = i64::from(spec(look.job).completions.unwrap_or(0));
+    (failed > 0 && failed + look.succeeded.len() >= all).then(|| End::failure("FailedIndexes", "Job has failed indexes"))
+}
+
+/// Whether all has succeeded, and nothing is at work any more.
+fn is_complete(look: &Look<'_>) -> bool {
+    let succeeded = look.successes();
+    let enough = spec(look.job).completions.map_or(succeeded > 0, |all| succeeded >= i64::from(all));
+    enough && look.active.is_empty()
 }
 
 /// How a pod failed that takes the whole job with it.
@@ -116,7 +117,7 @@ fn fails_by_policy(job: &Job, owned: &[Arc<Pod>]) -> Option<String> {
     let mut failed = owned.iter().filter(|pod| tracking::has_failed(job, pod));
     failed.find_map(|pod| match failure_policy::consequence(job, pod) {
         Consequence::FailsJob(how) => Some(how),
-        Consequence::Counts | Consequence::Ignored => None,
+        Consequence::Counts | Consequence::Ignored | Consequence::FailsIndex => None,
     })
 }
 
@@ -147,26 +148,27 @@ pub(super) fn start(job: &mut Job, suspended: bool) {
     }
 }
 
-pub(super) fn describe(job: &mut Job, owned: &[Arc<Pod>], active: &[Arc<Pod>], verdict: &Verdict) {
-    let terminating = owned.iter().filter(|pod| meta::is_deleted(&***pod) && !pods::is_finished(pod)).count() as i32;
+/// Writes what the look found into the status. Of a job that comes to its `end` all pods at work have been deleted by now.
+pub(super) fn describe(job: &mut Job, look: &Look<'_>, suspended: bool, end: Option<&End>) {
     let was_suspended = is_true(job, "Suspended");
-    let nothing_left = active.is_empty() && terminating == 0 && nothing_uncounted(job);
+    let active = if end.is_some() { &[] } else { &look.active[..] };
+    let terminating = look.terminating.len() + look.active.len() - active.len();
+    let nothing_left = look.active.is_empty() && look.terminating.is_empty() && nothing_uncounted(job);
     let status = job.status.get_or_insert_default();
     status.active = Some(active.len() as i32).filter(|count| *count != 0);
     status.ready = Some(active.iter().filter(|pod| pods::is_ready(pod)).count() as i32);
-    status.terminating = Some(terminating);
-    match (verdict.suspended, was_suspended) {
-        (true, false) if verdict.end.is_none() => set(job, "Suspended", "True", "JobSuspended", "Job suspended"),
-        (false, true) => set(job, "Suspended", "False", "JobResumed", "Job resumed"),
+    status.terminating = Some(terminating as i32);
+    match (suspended, was_suspended) {
+        (true, false) if end.is_none() => set(job, "Suspended", "True", "JobSuspended", "Job suspended"),
+        (false, true) if end.is_none() => set(job, "Suspended", "False", "JobResumed", "Job resumed"),
         _ => {}
     }
-    let Some(end) = &verdict.end else { return };
-    let (target, last) =
-        if end.is_success() { ("SuccessCriteriaMet", "Complete") } else { ("FailureTarget", "Failed") };
-    set(job, target, "True", end.reason(), end.message());
+    let Some(end) = end else { return };
+    let (target, last) = if end.success { (SUCCESS, "Complete") } else { (FAILURE, "Failed") };
+    set(job, target, "True", &end.reason, &end.message);
     if nothing_left {
-        set(job, last, "True", end.reason(), end.message());
-        if end.is_success() {
+        set(job, last, "True", &end.reason, &end.message);
+        if end.success {
             job.status.get_or_insert_default().completion_time = Some(meta::now());
         }
     }
@@ -193,42 +195,16 @@ fn set(job: &mut Job, kind: &str, value: &str, reason: &str, message: &str) {
     });
 }
 
-pub(super) fn wanted_active(job: &Job, active: usize, verdict: &Verdict) -> usize {
-    if verdict.suspended || verdict.end.is_some() {
+pub(super) fn wanted_active(look: &Look<'_>, suspended: bool) -> usize {
+    if suspended {
         return 0;
     }
-    let parallelism = spec(job).parallelism.unwrap_or(1).max(0) as usize;
-    let (succeeded, _) = totals(job);
-    match spec(job).completions {
-        Some(completions) => parallelism.min((completions - succeeded).max(0) as usize),
+    let parallelism = spec(look.job).parallelism.unwrap_or(1).max(0) as usize;
+    let succeeded = look.successes();
+    match spec(look.job).completions {
+        Some(completions) => parallelism.min((i64::from(completions) - succeeded).max(0) as usize),
         // Once one has succeeded the others may finish, and none is added.
-        None if succeeded > 0 => active.min(parallelism),
+        None if succeeded > 0 => look.active.len(),
         None => parallelism,
     }
-}
-
-/// Pods whose places are taken: those at work, and where only ended ones are replaced, those on their way out.
-pub(super) fn holding(job: &Job, owned: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
-    let waits = spec(job).pod_replacement_policy.as_deref() == Some("Failed");
-    let holds = |pod: &Pod| pods::is_active(pod) || (waits && meta::is_deleted(pod) && !pods::is_finished(pod));
-    owned.iter().filter(|pod| holds(pod)).cloned().collect()
-}
-
-/// How long to wait before the next pod, after the failures since the last success.
-pub(super) fn backoff(job: &Job, owned: &[Arc<Pod>]) -> Option<Duration> {
-    let last_success = owned.iter().filter(|pod| pods::phase(pod) == "Succeeded").filter_map(|pod| ended_at(pod)).max();
-    let failures = owned.iter().filter(|pod| tracking::counts_as_failed(job, pod)).filter_map(|pod| ended_at(pod));
-    let recent: Vec<_> = failures.filter(|ended| last_success.is_none_or(|success| *ended > success)).collect();
-    let last = recent.iter().max()?;
-    let doublings = (recent.len() as u32 - 1).min(16);
-    let delay = (FIRST_DELAY * 2u32.pow(doublings)).min(MAX_DELAY);
-    let since = Duration::try_from(Timestamp::now().duration_since(*last)).unwrap_or_default();
-    Some(delay.saturating_sub(since))
-}
-
-/// When the pod's last container ended, or when its deletion began.
-fn ended_at(pod: &Pod) -> Option<Timestamp> {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
-    let ends = statuses.iter().filter_map(|status| status.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
-    ends.map(|end| end.0).max().or_else(|| pod.metadata.deletion_timestamp.as_ref().map(|time| time.0))
 }
