@@ -12,7 +12,6 @@ use knarr_client::events::Recorder;
 use knarr_client::informer::{Event, Informer, Informers, Selection};
 use knarr_cri::Runtime;
 use knarr_cri::v1::{self, ContainerFilter};
-use kube::Api;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -240,9 +239,7 @@ impl Kubelet {
         if pod.spec().node_selector.iter().flatten().all(|(key, value)| known.get(key) == Some(value)) {
             return known;
         }
-        let nodes: Api<Node> = Api::all(self.node.client.clone());
-        let now = nodes.get(&self.node.config.node_name).await;
-        now.ok().and_then(|node| node.metadata.labels).unwrap_or(known)
+        node::labels_now(&self.node.client, &self.node.config.node_name).await.unwrap_or(known)
     }
 
     fn spawn_worker(&self, pod: Arc<DesiredPod>, labels: &BTreeMap<String, String>, tasks: &TaskTracker) {

@@ -175,7 +175,7 @@ impl PodInfo {
         PodInfo {
             uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
             priority: spec.priority.unwrap_or(0),
-            requests: Requests::of(&spec),
+            requests: Requests::of(&pod),
             ports: host_ports(&spec),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
             required_nodes: RequiredNodes::parse(spec.node_selector.as_ref(), required),

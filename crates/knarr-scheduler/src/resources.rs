@@ -1,7 +1,8 @@
 //! Amounts of resources as numbers: what is parsed once, so that a scheduling cycle only adds and compares.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use smallvec::SmallVec;
 
@@ -107,26 +108,30 @@ pub struct Requests {
 
 impl Requests {
     /// The sum over containers and sidecars, or what the most demanding initialisation step needs if that is more; pod-level
-    /// requests instead of the sum where there are some; and the overhead.
-    pub fn of(spec: &k8s_openapi::api::core::v1::PodSpec) -> Requests {
+    /// requests instead of the sum where there are some; and the overhead. Of a pod that is being resized the most that it may take
+    /// before or after counts.
+    pub fn of(pod: &Pod) -> Requests {
+        let Some(spec) = &pod.spec else { return Requests::default() };
+        let resizing = Resizing::of(pod);
         let mut total = Requests::default();
         let mut peak = Requests::default();
         let mut sidecars = Requests::default();
         for container in spec.init_containers.iter().flatten() {
-            let mut step = container_requests(container);
             if container.restart_policy.as_deref() == Some("Always") {
+                let step = resizing.requests_of(container);
                 total.add(&step);
                 sidecars.add(&step);
                 peak.raise_to(&sidecars);
             } else {
+                let mut step = requests(asked(container));
                 step.add(&sidecars);
                 peak.raise_to(&step);
             }
         }
-        spec.containers.iter().for_each(|container| total.add(&container_requests(container)));
+        spec.containers.iter().for_each(|container| total.add(&resizing.requests_of(container)));
         total.raise_to(&peak);
         if let Some(pod_level) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
-            total.replace(&Resources::parse(pod_level), pod_level);
+            total.replace(&Resources::parse(&resizing.pod_level(pod_level)), pod_level);
         }
         if let Some(overhead) = &spec.overhead {
             let overhead = Resources::parse(overhead);
@@ -154,22 +159,77 @@ impl Requests {
     }
 }
 
-fn container_requests(container: &k8s_openapi::api::core::v1::Container) -> Requests {
-    let none = BTreeMap::new();
-    let asked = container.resources.as_ref().and_then(|resources| resources.requests.as_ref()).unwrap_or(&none);
+type Quantities = BTreeMap<String, Quantity>;
+
+fn asked(container: &Container) -> &Quantities {
+    static NONE: Quantities = BTreeMap::new();
+    container.resources.as_ref().and_then(|resources| resources.requests.as_ref()).unwrap_or(&NONE)
+}
+
+fn requests(asked: &Quantities) -> Requests {
     let exact = Resources::parse(asked);
     Requests { for_scores: exact.or_defaults(asked), exact }
 }
 
+/// What a pod's status says of the resources it was given. A resize that is not done yet takes the most of what is asked, what the
+/// node has promised and what is in force; one that the node can never do is not asked for.
+struct Resizing<'a> {
+    status: Option<&'a PodStatus>,
+    infeasible: bool,
+}
+
+impl<'a> Resizing<'a> {
+    fn of(pod: &'a Pod) -> Resizing<'a> {
+        let status = pod.status.as_ref();
+        let mut conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+        let pending = conditions.find(|condition| condition.type_ == "PodResizePending");
+        Resizing { status, infeasible: pending.is_some_and(|c| c.reason.as_deref() == Some("Infeasible")) }
+    }
+
+    fn requests_of(&self, container: &Container) -> Requests {
+        let asked = asked(container);
+        let given = self.status_of(&container.name).and_then(|status| {
+            let in_force = status.resources.as_ref()?.requests.as_ref();
+            Some(self.most(asked, in_force, status.allocated_resources.as_ref()))
+        });
+        requests(given.as_ref().unwrap_or(asked))
+    }
+
+    fn status_of(&self, name: &str) -> Option<&'a ContainerStatus> {
+        let status = self.status?;
+        let mut all =
+            status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+        all.find(|status| status.name == name)
+    }
+
+    fn pod_level<'b>(&self, asked: &'b Quantities) -> Cow<'b, Quantities> {
+        let Some(status) = self.status.filter(|status| status.resources.is_some()) else { return Cow::Borrowed(asked) };
+        let in_force = status.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+        Cow::Owned(self.most(asked, in_force, status.allocated_resources.as_ref()))
+    }
+
+    fn most(&self, asked: &Quantities, in_force: Option<&Quantities>, promised: Option<&Quantities>) -> Quantities {
+        let asked = Some(asked).filter(|_| !self.infeasible);
+        let mut most = Quantities::new();
+        for (name, quantity) in [asked, in_force, promised].into_iter().flatten().flatten() {
+            match most.get_mut(name) {
+                Some(known) if amount(name, known) >= amount(name, quantity) => {}
+                Some(known) => *known = quantity.clone(),
+                None => drop(most.insert(name.clone(), quantity.clone())),
+            }
+        }
+        most
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::PodSpec;
     use serde_json::json;
 
     use super::*;
 
     fn requests(spec: serde_json::Value) -> Resources {
-        Requests::of(&serde_json::from_value::<PodSpec>(spec).unwrap()).exact
+        Requests::of(&serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap()).exact
     }
 
     #[test]
@@ -193,5 +253,50 @@ mod tests {
             "containers": [{"name": "a", "resources": {"requests": {"cpu": "1", "example.com/gpu": "2"}}}],
         }));
         assert_eq!((found.milli_cpu, found.scalar("example.com/gpu")), (3000, 2));
+    }
+
+    /// Asked, in force, promised; what counts while the resize is done, and what counts when it never can be.
+    #[test]
+    fn a_resize_takes_the_most_and_one_that_cannot_be_done_what_the_pod_has() {
+        let list = |cpu: &str| json!({"cpu": cpu});
+        for (asked, in_force, promised, counts, infeasible) in [
+            ("3", "1", "1", 3000, 1000),
+            ("1", "3", "1", 3000, 3000),
+            ("1", "1", "2", 2000, 2000),
+            ("500m", "1", "500m", 1000, 1000),
+        ] {
+            for (reason, expected) in [("Deferred", counts), ("Infeasible", infeasible)] {
+                let status = json!({"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                    "resources": {"requests": list(in_force)}, "allocatedResources": list(promised)});
+                let mut pod = json!({
+                    "metadata": {},
+                    "spec": {"containers": [{"name": "a", "resources": {"requests": list(asked)}}]},
+                    "status": {
+                        "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+                        "containerStatuses": [status],
+                    },
+                });
+                let found = |pod: &serde_json::Value| {
+                    Requests::of(&serde_json::from_value(pod.clone()).unwrap()).exact.milli_cpu
+                };
+                assert_eq!(found(&pod), expected, "{asked} {in_force} {promised} {reason}");
+                pod["spec"]["containers"][0]["resources"] = json!({});
+                pod["spec"]["resources"] = json!({"requests": list(asked)});
+                pod["status"]["resources"] = json!({"requests": list(in_force)});
+                pod["status"]["allocatedResources"] = list(promised);
+                assert_eq!(found(&pod), expected, "pod-level {asked} {in_force} {promised} {reason}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_container_has_that_nothing_says_is_in_force_is_what_it_asks() {
+        let pod = json!({
+            "metadata": {},
+            "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}]},
+            "status": {"containerStatuses": [{"name": "a", "image": "", "imageID": "", "ready": false,
+                "restartCount": 0, "allocatedResources": {"cpu": "7"}}]},
+        });
+        assert_eq!(Requests::of(&serde_json::from_value(pod).unwrap()).exact.milli_cpu, 1000);
     }
 }

@@ -28,6 +28,22 @@ fn a_pod_counts_its_largest_moment() {
 }
 
 #[test]
+fn a_pod_that_is_resized_counts_for_the_most_it_may_have() {
+    let list = |cpu: &str| json!({ "requests": { "cpu": cpu }, "limits": { "cpu": cpu } });
+    let pod = |reason: &str| {
+        json!({ "spec": { "containers": [{ "name": "a", "resources": list("3") }] }, "status": {
+            "conditions": [{ "type": "PodResizePending", "status": "True", "reason": reason }],
+            "containerStatuses": [{ "name": "a", "resources": list("1"), "allocatedResources": { "cpu": "2" } }] } })
+    };
+    let cpu = |reason: &str| {
+        let used = used("pods", &pod(reason));
+        (used["requests.cpu"].clone(), used["limits.cpu"].clone())
+    };
+    assert_eq!(cpu("Deferred"), (json!("3"), json!("3")));
+    assert_eq!(cpu("Infeasible"), (json!("2"), json!("1")));
+}
+
+#[test]
 fn services_and_claims_count_by_their_kind() {
     let ports = json!([{ "port": 1 }, { "port": 2, "nodePort": 30000 }]);
     let balanced =

@@ -49,9 +49,11 @@ fn pod(pod: &Object, usage: &mut Usage) {
     }
 }
 
-/// Containers together, or the largest init container if that is more; with the sidecars and the overhead.
+/// Containers together, or the largest init container if that is more; with the sidecars and the overhead. Of a container that is
+/// being resized the most that it may take before or after counts, as the scheduler counts.
 pub(super) fn pod_total(pod: &Object, field: &str) -> Usage {
-    let of = |container: &Value| amounts(container.pointer(&format!("/resources/{field}")));
+    let asked = |container: &Value| amounts(container.pointer(&format!("/resources/{field}")));
+    let of = |container: &Value| while_resized(pod, container, field).unwrap_or_else(|| asked(container));
     let mut running = Usage::new();
     for container in items(pod, "/spec/containers") {
         for (name, quantity) in of(container) {
@@ -62,7 +64,7 @@ pub(super) fn pod_total(pod: &Object, field: &str) -> Usage {
     let mut peak = Usage::new();
     for container in items(pod, "/spec/initContainers") {
         let restarts = text(container, "/restartPolicy") == "Always";
-        for (name, quantity) in of(container) {
+        for (name, quantity) in if restarts { of(container) } else { asked(container) } {
             if restarts {
                 add(&mut running, name.clone(), quantity);
                 add(&mut sidecars, name.clone(), quantity);
@@ -85,6 +87,24 @@ pub(super) fn pod_total(pod: &Object, field: &str) -> Usage {
         }
     }
     running
+}
+
+/// What a container may take by its status: the most of what it asks, has and was promised; without what it asks if its node can never
+/// give that. `None` if the status does not say what it has.
+fn while_resized(pod: &Object, container: &Value, field: &str) -> Option<Usage> {
+    let statuses = items(pod, "/status/containerStatuses").chain(items(pod, "/status/initContainerStatuses"));
+    let status = statuses.into_iter().find(|status| text(status, "/name") == text(container, "/name"))?;
+    let has = status.get("resources")?;
+    let pending = items(pod, "/status/conditions").find(|condition| text(condition, "/type") == "PodResizePending");
+    let infeasible = pending.is_some_and(|condition| text(condition, "/reason") == "Infeasible");
+    let asked = container.pointer(&format!("/resources/{field}")).filter(|_| !infeasible);
+    let promised = status.get("allocatedResources").filter(|_| field == "requests");
+    let mut most = Usage::new();
+    for (name, quantity) in [asked, has.get(field), promised].into_iter().flat_map(amounts) {
+        let entry = most.entry(name).or_insert(quantity);
+        *entry = (*entry).max(quantity);
+    }
+    Some(most)
 }
 
 fn service(service: &Object, usage: &mut Usage) {

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::NodeContext;
 
+/// How long the API may take to say what the node's labels are.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 const LEASE_SECONDS: i32 = 40;
 /// A status that did not change is told again this often.
@@ -86,6 +88,13 @@ async fn try_register(node: &NodeContext) -> Result<(), kube::Error> {
     let made = nodes.create(&PostParams::default(), &object).await?;
     tell_changes(node, &[], &made.status.unwrap_or_default());
     Ok(())
+}
+
+/// The node's labels as the API has them now; `None` if it does not say so soon: whoever asks has pods waiting.
+pub async fn labels_now(client: &kube::Client, name: &str) -> Option<BTreeMap<String, String>> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let node = tokio::time::timeout(ANSWER_WITHIN, nodes.get(name)).await.ok()?.ok()?;
+    node.metadata.labels
 }
 
 /// The labels the node registers with.
@@ -205,4 +214,20 @@ async fn renew(node: &NodeContext, leases: &Api<Lease>) -> Result<(), kube::Erro
         }),
     };
     leases.create(&PostParams::default(), &lease).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_api_that_never_answers_is_not_waited_for() {
+        let stuck = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            std::future::pending::<Result<http::Response<kube::client::Body>, std::convert::Infallible>>()
+        });
+        let client = kube::Client::new(stuck, "default");
+        let began = Instant::now();
+        assert_eq!(labels_now(&client, "n").await, None);
+        assert!(began.elapsed() <= ANSWER_WITHIN + Duration::from_secs(1));
+    }
 }
