@@ -31,6 +31,7 @@ pub mod resources;
 pub mod server;
 pub mod subresources;
 pub mod tokens;
+mod zpages;
 
 #[cfg(test)]
 pub(crate) mod testing;

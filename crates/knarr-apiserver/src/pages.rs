@@ -1,9 +1,11 @@
 //! Everything that is not a resource: health, version, metrics, discovery, the root's list of paths.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::aggregation::Aggregator;
@@ -16,6 +18,7 @@ use crate::metrics::{ResourceCount, SharedMetrics};
 use crate::openapi;
 use crate::registry::options::Query;
 use crate::registry::{Registry, Table};
+use crate::zpages;
 
 /// A page of another room, such as the token issuer's keys.
 #[async_trait::async_trait]
@@ -41,10 +44,14 @@ pub struct Pages {
     pub pages: Vec<Arc<dyn Page>>,
     /// The address that `/api` tells clients.
     pub server_address: String,
+    /// What the server was started with.
+    pub flags: BTreeMap<String, String>,
+    pub started: Timestamp,
 }
 
 const ROOT_PATHS: &[&str] = &[
     "/.well-known/openid-configuration",
+    "/flagz",
     "/healthz",
     "/livez",
     "/metrics",
@@ -54,6 +61,7 @@ const ROOT_PATHS: &[&str] = &[
     "/openapi/v3/",
     "/openid/v1/jwks",
     "/readyz",
+    "/statusz",
     "/version",
 ];
 
@@ -95,6 +103,8 @@ impl Pages {
             ["apis", group] => discovery::group(&self.catalog(&table), group),
             ["apis", group, version] if !group.is_empty() => discovery::resource_list(&table, group, version),
             ["version"] => Some(self.version()),
+            ["flagz"] => Some(zpages::flags(&parts.headers, &self.flags)),
+            ["statusz"] => Some(zpages::status(&parts.headers, self.started, &self.paths())),
             ["metrics"] => Some(self.metrics_page()),
             ["metrics", "slis"] => Some(measurements(self.metrics.slis.render())),
             _ => None,
@@ -106,6 +116,10 @@ impl Pages {
     }
 
     fn root(&self) -> Response<Body> {
+        respond::indented_json(StatusCode::OK, &json!({"paths": self.paths()}))
+    }
+
+    fn paths(&self) -> Vec<String> {
         let table = self.registry.table();
         let mut paths: Vec<String> = ROOT_PATHS.iter().map(|p| p.to_string()).collect();
         paths.extend(["/api", "/api/v1", "/apis", "/apis/"].map(str::to_string));
@@ -126,11 +140,11 @@ impl Pages {
         }
         paths.sort();
         paths.dedup();
-        respond::json(StatusCode::OK, &json!({"paths": paths}))
+        paths
     }
 
     fn version(&self) -> Response<Body> {
-        respond::json(
+        respond::indented_json(
             StatusCode::OK,
             &json!({
                 "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
@@ -156,6 +170,11 @@ impl Pages {
         });
         measurements(self.metrics.render(counts))
     }
+}
+
+/// Whether the path's page is a document that is served byte by byte.
+pub fn is_document(path: &str) -> bool {
+    ["/openapi/", "/openid/", "/.well-known/"].iter().any(|prefix| path.starts_with(prefix))
 }
 
 fn health_page(words: &[&str]) -> Option<&'static str> {

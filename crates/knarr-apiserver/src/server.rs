@@ -1,5 +1,6 @@
 //! The server: the chain put together, on connections and in memory.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use http::header::{HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use jiff::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -33,9 +35,9 @@ use crate::chain::watchdog::{PanicGuard, ReadRequest};
 use crate::flow_control::{Dumps, FlowControl};
 use crate::health::{self, HealthCheck};
 use crate::http::coalesce::Coalesce;
-use crate::http::{Body, PeerAddress, compress, respond};
+use crate::http::{Body, PeerAddress, compress, pretty, respond};
 use crate::metrics::Metrics;
-use crate::pages::{Page, Pages};
+use crate::pages::{self, Page, Pages};
 use crate::proxy::Connector;
 use crate::registry::{Hooks, Registry};
 use crate::resources::Resources;
@@ -66,6 +68,10 @@ pub struct Config {
     pub cors_origins: Vec<regex::Regex>,
     /// `address:port`, as clients in the cluster reach it.
     pub server_address: String,
+    /// What the server was started with, for `/flagz`.
+    pub flags: BTreeMap<String, String>,
+    /// What else is measured, and shown on `/metrics`.
+    pub meters: Vec<Box<dyn prometheus::core::Collector>>,
     /// The end is near: `/readyz` says so, so that load balancers send nobody here any more, and everything else goes on.
     pub leaving: CancellationToken,
     /// Once this is cancelled, new requests are told to come again elsewhere (`--shutdown-send-retry-after`).
@@ -129,13 +135,14 @@ struct Routes {
 impl Handler for Routes {
     async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let compresses = compress::wanted(request.headers());
-        let response = self.route(request).await;
+        let indents = pretty::wanted(request.uri().query().unwrap_or_default(), request.headers());
+        let response = self.route(request, indents).await;
         if compresses { compress::compress(response) } else { response }
     }
 }
 
 impl Routes {
-    async fn route(&self, request: Request<Body>) -> Response<Body> {
+    async fn route(&self, request: Request<Body>, indents: bool) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let Some(info) = parts.extensions.get::<Arc<RequestInfo>>().cloned() else {
             return respond::page_not_found();
@@ -143,11 +150,14 @@ impl Routes {
         if let Some(service) = self.aggregator.remote(&info.path) {
             return Box::pin(aggregation::serve(&self.aggregator, &service, parts, body)).await;
         }
-        if info.is_resource {
+        // What somebody else wrote is passed on as it is.
+        let indents = indents && !info.long_running && !pages::is_document(&info.path);
+        let response = if info.is_resource {
             self.resources.serve(info, parts, body).await
         } else {
             Box::pin(self.pages.serve(&info, &parts)).await
-        }
+        };
+        if indents { pretty::indent(response) } else { response }
     }
 }
 
@@ -158,6 +168,11 @@ impl ApiServer {
         registry.set_hooks(config.hooks);
         let metrics = Arc::new(Metrics::new());
         registry.set_meter(metrics.clone());
+        for meter in config.meters {
+            if let Err(error) = metrics.registry().register(meter) {
+                tracing::error!(%error, "something will not be measured");
+            }
+        }
         let mut checks = health::own_checks(&registry, &config.leaving);
         checks.extend(config.checks);
         let aggregator = Aggregator::new(registry.clone(), config.front_proxy_client);
@@ -176,6 +191,8 @@ impl ApiServer {
                 checks,
                 pages,
                 server_address: config.server_address,
+                flags: config.flags,
+                started: Timestamp::now(),
             },
         };
         let authorizers = config.authorization;

@@ -2,8 +2,9 @@
 
 mod support;
 
-use http::Request;
+use http::{HeaderValue, Request};
 use http_body_util::{BodyExt, Full};
+use knarr_apiserver::Config;
 use serde_json::{Value, json};
 use support::Server;
 
@@ -361,4 +362,64 @@ async fn a_deletion_may_be_asked_for_in_every_encoding() {
     assert_eq!(server.call("DELETE", &target, "text/plain", "x").await.code, 415);
     assert_eq!(server.call("DELETE", &format!("{target}?gracePeriodSeconds=x"), "", "").await.code, 400);
     assert_eq!(server.call("DELETE", &target, "text/plain", "").await.code, 200);
+}
+
+#[tokio::test]
+async fn people_get_json_with_line_breaks() {
+    let server = Server::start().await;
+    let config_map = json!({"metadata": {"name": "c"}, "data": {"a": "b"}});
+    let path = "/api/v1/namespaces/default/configmaps";
+    let created = server.post(&format!("{path}?pretty=true"), &config_map).await;
+    assert!(created.body.starts_with(b"{\n  \""), "{created:?}");
+    assert!(!created.body.ends_with(b"\n"));
+    for target in [format!("{path}/c"), path.to_string(), "/apis".into(), format!("{path}/none"), "/api/v1".into()] {
+        let plain = server.get(&target).await;
+        let asked = server.get(&format!("{target}?pretty=1")).await;
+        assert_eq!(plain.json(), asked.json(), "{target}");
+        assert!(!plain.body.starts_with(b"{\n") && asked.body.starts_with(b"{\n  \""), "{target} {asked:?}");
+        let request = Request::builder().uri(&target).header("user-agent", "curl/8.5.0").body(Full::default()).unwrap();
+        let curl = server.send(request).await.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(curl, asked.body, "{target}");
+    }
+    let mut watch = server.watch(&format!("{path}?watch=true&pretty=true")).await;
+    assert_eq!(watch.line().await, "ADDED c", "events stay on their lines");
+    assert!(server.get("/version").await.body.starts_with(b"{\n  \"major\": \"1\""));
+}
+
+#[tokio::test]
+async fn a_server_says_what_it_is_and_how_it_was_started() {
+    let flags = [("bind", "127.0.0.1:1"), ("data-dir", "/d")].map(|(name, value)| (name.into(), value.into())).into();
+    let server = Server::start_with(|_| Config { flags, ..Config::default() }).await;
+    let ask = async |target: &str, accept: &str| {
+        let request = Request::builder().uri(target).header("accept", accept).body(Full::default()).unwrap();
+        let (parts, body) = server.send(request).await.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        (parts.status.as_u16(), parts.headers, String::from_utf8(body.to_vec()).unwrap())
+    };
+    for accept in ["", "*/*", "text/plain", "application/json, */*"] {
+        let (code, headers, text) = ask("/flagz", accept).await;
+        assert_eq!((code, &headers["content-type"]), (200, &HeaderValue::from_static("text/plain; charset=utf-8")));
+        assert!(text.starts_with("\napiserver flagz\nWarning: ") && text.ends_with("\nbind: 127.0.0.1:1\ndata-dir: /d\n"));
+    }
+    let (_, _, text) = ask("/statusz", "").await;
+    for line in ["apiserver statusz", "Binary version: 1.36.2", "Emulation version: 1.36"] {
+        assert!(text.lines().any(|known| known == line), "{line}: {text}");
+    }
+    assert!(text.lines().any(|line| line.starts_with("Paths: ") && line.contains(" /livez /metrics /readyz ")), "{text}");
+    let structured = |version: &str, kind: &str| format!("application/json;as={kind};g=config.k8s.io;v={version}");
+    let (_, headers, text) = ask("/flagz", &structured("v1beta1", "Flagz")).await;
+    let expected = json!({"kind": "Flagz", "apiVersion": "config.k8s.io/v1beta1", "metadata": {"name": "apiserver"},
+        "flags": {"bind": "127.0.0.1:1", "data-dir": "/d"}});
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
+    assert!(!headers.contains_key("warning"));
+    let (_, headers, text) = ask("/statusz", &structured("v1alpha1", "Statusz")).await;
+    let deprecated = "299 - \"This version of the statusz endpoint is deprecated. Please use a newer version.\"";
+    assert_eq!(headers["warning"], deprecated);
+    assert!(serde_json::from_str::<Value>(&text).unwrap()["uptimeSeconds"].is_u64(), "{text}");
+    for accept in ["application/json", &structured("v1beta1", "Statusz"), &structured("v2", "Flagz")] {
+        let (code, _, text) = ask("/flagz", accept).await;
+        let status: Value = serde_json::from_str(&text).unwrap();
+        let why = "only the following media types are accepted: application/json, application/yaml, text/plain";
+        assert_eq!((code, &status["message"]), (406, &json!(why)), "{accept}");
+    }
 }

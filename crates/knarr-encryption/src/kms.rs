@@ -5,6 +5,7 @@
 //! for three minutes more, and then writes fail.
 
 mod messages;
+pub mod metrics;
 mod service;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ pub use messages::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, EncryptedObject, StatusRequest, StatusResponse,
 };
 use messages::{KEY, SEEDED};
+use metrics::{KmsMeter, Transformation};
 use service::Service;
 
 const POLL_HEALTHY: Duration = Duration::from_secs(60);
@@ -38,6 +40,7 @@ struct Current {
     cipher: Arc<Cipher>,
     /// An encrypted object but for its data.
     envelope: EncryptedObject,
+    key_hash: String,
     expires: Instant,
 }
 
@@ -46,6 +49,7 @@ pub struct Kms {
     name: String,
     prefix: String,
     service: Service,
+    meter: Arc<KmsMeter>,
     current: Mutex<Option<Arc<Current>>>,
     seeds: Mutex<HashMap<Vec<u8>, Arc<Cipher>>>,
     /// How it was when last asked; `None` before that.
@@ -55,10 +59,12 @@ pub struct Kms {
 impl Kms {
     /// Does not connect yet.
     pub fn new(config: &KmsConfiguration) -> Self {
+        let meter = Arc::new(KmsMeter::new(&config.name));
         Kms {
             name: config.name.clone(),
             prefix: format!("k8s:enc:kms:v2:{}:", config.name),
-            service: Service::new(&config.endpoint, timeout_of(config).unwrap_or(DEFAULT_TIMEOUT)),
+            service: Service::new(&config.endpoint, timeout_of(config).unwrap_or(DEFAULT_TIMEOUT), meter.clone()),
+            meter,
             current: Mutex::new(None),
             seeds: Mutex::default(),
             health: watch::Sender::new(None),
@@ -109,8 +115,14 @@ impl Kms {
             errors.push(format!("expected KMSv2 API version v2, got {}", status.version));
         }
         match check_key_id(&status.key_id) {
-            Ok(()) => errors.extend(self.rotate(&status.key_id).await.err()),
-            Err(error) => errors.push(format!("got invalid KMSv2 KeyID: {error}")),
+            Ok(()) => {
+                self.meter.told(&metrics::hash(&status.key_id));
+                errors.extend(self.rotate(&status.key_id).await.err());
+            }
+            Err(error) => {
+                self.meter.told_nonsense(&status.key_id);
+                errors.push(format!("got invalid KMSv2 KeyID: {error}"));
+            }
         }
         let shown = match errors.as_slice() {
             [] => return Ok(()),
@@ -126,7 +138,8 @@ impl Kms {
         let current = self.current.lock().clone();
         if let Some(current) = current.filter(|c| c.envelope.key_id == key_id) {
             let (cipher, envelope) = (current.cipher.clone(), current.envelope.clone());
-            *self.current.lock() = Some(Arc::new(Current { cipher, envelope, expires }));
+            let key_hash = current.key_hash.clone();
+            *self.current.lock() = Some(Arc::new(Current { cipher, envelope, key_hash, expires }));
             return Ok(());
         }
         let seed = random::<SEED>().map_err(|e| e.to_string())?;
@@ -144,7 +157,8 @@ impl Kms {
         check_envelope(&envelope)?;
         let cipher = Arc::new(Cipher::Derived(seed));
         self.remember(cache_key(&envelope), cipher.clone());
-        *self.current.lock() = Some(Arc::new(Current { cipher, envelope, expires }));
+        let key_hash = metrics::hash(key_id);
+        *self.current.lock() = Some(Arc::new(Current { cipher, envelope, key_hash, expires }));
         tracing::info!(provider = self.name, "encrypting with a new seed");
         Ok(())
     }
@@ -156,6 +170,7 @@ impl Kms {
             return Err("encryptedDEKSource expired: the key service has not confirmed its key for too long".into());
         }
         let encrypted_data = current.cipher.encrypt(plain, context.as_bytes())?;
+        self.meter.used(Transformation::ToStorage, &current.key_hash);
         Ok(EncryptedObject { encrypted_data, ..current.envelope.clone() }.encode_to_vec())
     }
 
@@ -169,9 +184,12 @@ impl Kms {
         let sealed = std::mem::take(&mut object.encrypted_data);
         let cipher = self.cipher_of(&object).await?;
         let value = cipher.decrypt(&sealed, context.as_bytes())?;
-        let current = self.current.lock().clone();
-        let fresh =
-            current.is_some_and(|c| c.envelope.key_id == object.key_id && object.encrypted_dek_source_type == SEEDED);
+        let current = self.current.lock().clone().filter(|current| current.envelope.key_id == object.key_id);
+        match &current {
+            Some(current) => self.meter.used(Transformation::FromStorage, &current.key_hash),
+            None => self.meter.used(Transformation::FromStorage, &metrics::hash(&object.key_id)),
+        }
+        let fresh = current.is_some() && object.encrypted_dek_source_type == SEEDED;
         Ok(Plain { value, stale: !fresh })
     }
 
@@ -205,6 +223,7 @@ impl Kms {
             seeds.clear();
         }
         seeds.insert(key, cipher);
+        self.meter.remembers(seeds.len());
     }
 }
 

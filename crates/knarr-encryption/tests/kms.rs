@@ -112,6 +112,11 @@ fn locate(key: &str) -> Option<(&str, &str)> {
 }
 
 async fn world() -> World {
+    world_of("k").await
+}
+
+/// With a key service of this name in the configuration.
+async fn world_of(provider: &str) -> World {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("kms.sock");
     let service = Arc::new(KeyService {
@@ -124,7 +129,7 @@ async fn world() -> World {
     let server = tonic::transport::Server::builder().add_service(Server(service.clone()));
     tokio::spawn(server.serve_with_incoming(incoming));
     let text = format!(
-        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n  - kms: {{apiVersion: v2, name: k, endpoint: 'unix://{}', timeout: 2s}}\n  - identity: {{}}\n",
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n  - kms: {{apiVersion: v2, name: {provider}, endpoint: 'unix://{}', timeout: 2s}}\n  - identity: {{}}\n",
         socket.display()
     );
     let plain: Arc<dyn Store> = Arc::new(Embedded::open(&directory.path().join("store")).unwrap());
@@ -215,4 +220,44 @@ async fn without_the_service_values_are_errors_until_it_is_back() {
     tokio::time::timeout(std::time::Duration::from_secs(5), ended).await.unwrap();
     assert_eq!(store.get(A).await.unwrap().unwrap().value, "{\"secret\":\"hunter2\"}");
     assert!(store.unreadable("/registry/secrets/").is_none());
+}
+
+#[tokio::test]
+async fn what_is_asked_of_a_key_service_is_measured() {
+    let world = world_of("metered").await;
+    let store = world.store().await;
+    put(&store, A).await.unwrap();
+    put(&store, B).await.unwrap();
+    world.store().await.get(A).await.unwrap();
+    world.service.key.lock().clear();
+    assert!(store.rules().key_services()[0].probe().await.is_err());
+    world.service.down.store(true, Ordering::SeqCst);
+    assert!(store.rules().key_services()[0].probe().await.is_err());
+    let registry = prometheus::Registry::new();
+    for collector in knarr_encryption::kms::metrics::collectors() {
+        registry.register(collector).unwrap();
+    }
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    let measured = |start: &str| -> f64 {
+        let line = text.lines().find(|line| line.starts_with(start));
+        line.unwrap_or_else(|| panic!("{start} in {text}")).rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let key = "sha256:be2974546978e3739e6d6da85c4be9f334ce32df2b9fd4b6ff1b55c0d57e9d44";
+    let prefix = "apiserver_envelope_encryption";
+    let calls = |method: &str, code: &str| {
+        measured(&format!(
+            "{prefix}_kms_operations_latency_seconds_count{{grpc_status_code=\"{code}\",method_name=\"/v2.KeyManagementService/{method}\",provider_name=\"metered\"}}"
+        ))
+    };
+    assert_eq!([calls("Status", "OK"), calls("Encrypt", "OK"), calls("Decrypt", "OK"), calls("Status", "Unavailable")], [3.0, 2.0, 1.0, 1.0]);
+    let uses = |way: &str| {
+        measured(&format!(
+            "{prefix}_key_id_hash_total{{apiserver_id_hash=\"\",key_id_hash=\"{key}\",provider_name=\"metered\",transformation_type=\"{way}\"}}"
+        ))
+    };
+    assert_eq!((uses("to_storage"), uses("from_storage")), (2.0, 1.0));
+    let at = format!("{prefix}_key_id_hash_status_last_timestamp_seconds{{apiserver_id_hash=\"\",key_id_hash=\"{key}\",provider_name=\"metered\"}}");
+    assert!(measured(&at) > 1.7e9);
+    assert_eq!(measured(&format!("{prefix}_invalid_key_id_from_status_total{{error=\"empty\",provider_name=\"metered\"}}")), 1.0);
+    assert!(measured(&format!("{prefix}_dek_source_cache_size{{provider_name=\"metered\"}}")) >= 1.0);
 }

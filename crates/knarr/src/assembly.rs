@@ -192,6 +192,8 @@ pub fn config(
         limits: settings.serving.limits.clone(),
         audit: settings.serving.audit()?,
         cors_origins: settings.serving.cors_origins.clone(),
+        flags: settings.flags.clone(),
+        meters: knarr_encryption::kms::metrics::collectors(),
         leaving: tasks.leaving.clone(),
         retry_after_stop: settings.serving.shutdown_send_retry_after.then(|| tasks.stop.clone()),
     })

@@ -1,7 +1,9 @@
 //! What `knarr up` is told: flags, `KNARR_…` variables and a YAML file, in this order of precedence, over the defaults.
 
 mod access;
+mod flags;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +12,7 @@ mod serving;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use ipnet::Ipv4Net;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use access::{AccessSaid, duration, read_file};
@@ -24,7 +26,7 @@ use crate::store::{self, StoreChoice};
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/knarr";
 
 /// Everything that may be said about a cluster; a field that is `None` was not said here.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Said {
     /// Where everything Knarr keeps lives [default: /var/lib/knarr]
@@ -156,7 +158,7 @@ pub struct Said {
 }
 
 /// How this program logs.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum LoggingFormat {
     #[default]
@@ -241,6 +243,8 @@ pub struct Settings {
     pub serving: Serving,
     pub access: AccessSaid,
     pub store: StoreChoice,
+    /// Every flag with what holds for it, as `/flagz` shows them; empty where nothing was said and nothing needs to be.
+    pub flags: BTreeMap<String, String>,
 }
 
 impl Settings {
@@ -251,9 +255,11 @@ impl Settings {
             None => said,
         };
         let serving = Serving::resolve(&said)?;
+        let flags = said.flags()?;
         let data_dir = absolute(said.data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()))?;
-        let settings = Settings {
+        let mut settings = Settings {
             serving,
+            flags,
             bind: bind_address(said.bind.as_deref().unwrap_or("0.0.0.0:6443"))?,
             node_ip: said.node_ip.unwrap_or_else(default_route_address),
             node_name: said.node_name.map_or_else(host_name, Ok)?,
@@ -281,6 +287,7 @@ impl Settings {
             data_dir,
         };
         settings.check()?;
+        settings.show_defaults();
         Ok(settings)
     }
 

@@ -13,7 +13,7 @@ use knarr_api::status::Reason;
 use super::request_info::RequestInfo;
 use super::{Handler, Lasting};
 use crate::audit::AUDIT_ID;
-use crate::http::{Body, respond};
+use crate::http::{Body, pretty, respond};
 use crate::metrics::{self, Metrics, Series};
 use crate::registry::Registry;
 
@@ -51,31 +51,40 @@ impl<H: Handler> Handler for ReadRequest<H> {
         let known = info.is_resource && self.registry.table().get(&info.group, &info.version, &info.resource).is_some();
         let series = Series::of(&info, request.method(), request.headers(), known);
         let dry_run = metrics::dry_run(query);
+        let indented = pretty::wanted(query, request.headers());
         request.extensions_mut().insert(info.clone());
         let audit_id = name_request(request.headers_mut());
         let accept = request.headers().get(ACCEPT).filter(|accept| *accept != respond::JSON).cloned();
+        let written = Written { accept, indented };
         let started = Instant::now();
         if info.long_running {
             let lasting = Lasting::default();
             lasting.hold(self.metrics.long_running(&series));
             request.extensions_mut().insert(lasting.clone());
             let mut response = self.inner.handle(request).await;
-            finish(&mut response, audit_id, accept.as_ref());
+            finish(&mut response, audit_id, &written);
             self.metrics.answered(&series, dry_run, started, &response);
             return response.map(|body| body.guarded(lasting));
         }
         let _at_work = self.metrics.at_work(&info);
         let mut response = self.inner.handle(request).await;
-        finish(&mut response, audit_id, accept.as_ref());
+        finish(&mut response, audit_id, &written);
         self.metrics.answered(&series, dry_run, started, &response);
         response
     }
 }
 
-fn finish(response: &mut Response<Body>, audit_id: HeaderValue, accept: Option<&HeaderValue>) {
+/// How the client would have a `Status` written.
+struct Written {
+    /// Where it says anything but JSON.
+    accept: Option<HeaderValue>,
+    indented: bool,
+}
+
+fn finish(response: &mut Response<Body>, audit_id: HeaderValue, written: &Written) {
     response.headers_mut().insert(AUDIT_ID, audit_id);
-    if let Some(accept) = accept {
-        respond::in_encoding_of(accept, response);
+    if written.accept.is_some() || written.indented {
+        respond::status_as(written.accept.as_ref(), written.indented, response);
     }
     respond::hold_until_sent(response);
 }

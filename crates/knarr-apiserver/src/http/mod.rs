@@ -5,6 +5,7 @@ pub mod coalesce;
 pub mod compress;
 pub mod large;
 pub mod negotiate;
+pub mod pretty;
 pub mod respond;
 
 pub use body::Body;

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::Body;
 use super::negotiate::{self, Encoding};
+use super::pretty;
 
 /// What every handler gives back; an error becomes a `Status` in one place, [`from_error`].
 pub type Answer = Result<Response<Body>, StatusError>;
@@ -91,27 +92,35 @@ pub fn hold_until_sent(response: &mut Response<Body>) {
 #[derive(Clone)]
 struct Said(Arc<Value>);
 
-/// A `Status` in JSON; [`in_encoding_of`] says it as the client would read it.
+/// A `Status` in JSON; [`status_as`] says it as the client would read it.
 pub fn status(code: StatusCode, status: Value) -> Response<Body> {
     let mut response = json(code, &status);
     response.extensions_mut().insert(Said(Arc::new(status)));
     response
 }
 
-/// Writes the `Status` that a response may carry in what the client accepts; in JSON where it accepts nothing there is.
-pub fn in_encoding_of(accept: &HeaderValue, response: &mut Response<Body>) {
+/// Writes the `Status` that a response may carry in what the client accepts; in JSON where it accepts nothing there is, with lines
+/// and indentation if `indented`.
+pub fn status_as(accept: Option<&HeaderValue>, indented: bool, response: &mut Response<Body>) {
     let Some(Said(status)) = response.extensions_mut().remove() else { return };
     let mut headers = HeaderMap::new();
-    headers.insert(ACCEPT, accept.clone());
-    let Ok(wanted) = negotiate::accept(&headers, false) else { return };
-    if wanted.encoding == Encoding::Json {
-        return;
-    }
-    if let Ok(written) = encode(response.status(), wanted.encoding, &status) {
+    headers.extend(accept.map(|accept| (ACCEPT, accept.clone())));
+    let encoding = negotiate::accept(&headers, false).map_or(Encoding::Json, |wanted| wanted.encoding);
+    let written = match encoding {
+        Encoding::Json if !indented => return,
+        Encoding::Json => Ok(indented_json(response.status(), &status)),
+        encoding => encode(response.status(), encoding, &status),
+    };
+    if let Ok(written) = written {
         let (parts, body) = written.into_parts();
         *response.body_mut() = body;
         response.headers_mut().extend(parts.headers);
     }
+}
+
+/// A tree as JSON for people.
+pub fn indented_json(status: StatusCode, value: &Value) -> Response<Body> {
+    pretty::indent(json(status, value))
 }
 
 /// A tree in the encoding that was asked for.

@@ -1,26 +1,30 @@
 //! The client of a key service.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use super::messages::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, EncryptedObject, StatusRequest, StatusResponse,
 };
 
+use super::metrics::KmsMeter;
+
 /// `v2.KeyManagementService` behind a unix socket; connects on first use, and anew when the connection breaks.
 pub(super) struct Service {
     channel: Channel,
     timeout: Duration,
+    meter: Arc<KmsMeter>,
 }
 
 impl Service {
     /// `unix:///path`, or `unix:///@name` for an abstract socket.
-    pub fn new(endpoint: &str, timeout: Duration) -> Self {
+    pub fn new(endpoint: &str, timeout: Duration, meter: Arc<KmsMeter>) -> Self {
         let path = endpoint.strip_prefix("unix:").unwrap_or(endpoint);
         let path = PathBuf::from(path.strip_prefix("//").unwrap_or(path));
         // The address means nothing: the connector decides where to go.
@@ -29,7 +33,7 @@ impl Service {
                 let path = path.clone();
                 async move { connect(&path).await.map(TokioIo::new) }
             }));
-        Service { channel, timeout }
+        Service { channel, timeout, meter }
     }
 
     pub async fn status(&self) -> Result<StatusResponse, String> {
@@ -64,10 +68,13 @@ impl Service {
             let path = http::uri::PathAndQuery::from_static(method);
             client.unary(Request::new(request), path, codec).await
         };
-        match tokio::time::timeout(self.timeout, calling).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(format!("rpc error: code = {:?} desc = {}", status.code(), status.message())),
-            Err(_) => Err("rpc error: code = DeadlineExceeded desc = context deadline exceeded".into()),
+        let started = Instant::now();
+        let answered = tokio::time::timeout(self.timeout, calling).await;
+        let answered = answered.unwrap_or_else(|_| Err(Status::deadline_exceeded("context deadline exceeded")));
+        self.meter.called(method, started, answered.as_ref().err().map_or(Code::Ok, Status::code));
+        match answered {
+            Ok(answer) => Ok(answer.into_inner()),
+            Err(status) => Err(format!("rpc error: code = {:?} desc = {}", status.code(), status.message())),
         }
     }
 }
