@@ -399,13 +399,18 @@ async fn a_server_says_what_it_is_and_how_it_was_started() {
     for accept in ["", "*/*", "text/plain", "application/json, */*"] {
         let (code, headers, text) = ask("/flagz", accept).await;
         assert_eq!((code, &headers["content-type"]), (200, &HeaderValue::from_static("text/plain; charset=utf-8")));
-        assert!(text.starts_with("\napiserver flagz\nWarning: ") && text.ends_with("\nbind: 127.0.0.1:1\ndata-dir: /d\n"));
+        assert!(
+            text.starts_with("\napiserver flagz\nWarning: ") && text.ends_with("\nbind: 127.0.0.1:1\ndata-dir: /d\n")
+        );
     }
     let (_, _, text) = ask("/statusz", "").await;
     for line in ["apiserver statusz", "Binary version: 1.36.2", "Emulation version: 1.36"] {
         assert!(text.lines().any(|known| known == line), "{line}: {text}");
     }
-    assert!(text.lines().any(|line| line.starts_with("Paths: ") && line.contains(" /livez /metrics /readyz ")), "{text}");
+    assert!(
+        text.lines().any(|line| line.starts_with("Paths: ") && line.contains(" /livez /metrics /readyz ")),
+        "{text}"
+    );
     let structured = |version: &str, kind: &str| format!("application/json;as={kind};g=config.k8s.io;v={version}");
     let (_, headers, text) = ask("/flagz", &structured("v1beta1", "Flagz")).await;
     let expected = json!({"kind": "Flagz", "apiVersion": "config.k8s.io/v1beta1", "metadata": {"name": "apiserver"},

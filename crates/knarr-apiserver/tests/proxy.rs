@@ -14,12 +14,12 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use knarr_apiserver::authentication::{TransportIdentity, User};
 use knarr_apiserver::admission::{self, MutatingAdmissionWebhook};
 use knarr_apiserver::audit::batch::Batching;
 use knarr_apiserver::audit::log::{Log, Rotation};
 use knarr_apiserver::audit::policy::Policy;
 use knarr_apiserver::audit::{AuditConfig, BackendConfig, Mode};
+use knarr_apiserver::authentication::{TransportIdentity, User};
 use knarr_apiserver::objects::Objects;
 use knarr_apiserver::outbound::Outbound;
 use knarr_apiserver::registry::Hooks;
@@ -414,10 +414,17 @@ async fn a_webhook_changes_what_is_run_and_the_audit_log_tells_of_it() {
         .iter()
         .map(|event| {
             let reference = &event["objectRef"];
-            let place = [&reference["namespace"], &reference["resource"], &reference["name"], &reference["subresource"]];
+            let place =
+                [&reference["namespace"], &reference["resource"], &reference["name"], &reference["subresource"]];
             let place = place.map(|part| part.as_str().unwrap_or_default()).join("/");
             let of = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
-            format!("{} {} {place} {} {}", of("stage"), of("verb"), event["user"]["username"], event["responseStatus"]["code"])
+            format!(
+                "{} {} {place} {} {}",
+                of("stage"),
+                of("verb"),
+                event["user"]["username"],
+                event["responseStatus"]["code"]
+            )
         })
         .collect();
     for subresource in ["exec", "portforward"] {

@@ -249,15 +249,23 @@ async fn what_is_asked_of_a_key_service_is_measured() {
             "{prefix}_kms_operations_latency_seconds_count{{grpc_status_code=\"{code}\",method_name=\"/v2.KeyManagementService/{method}\",provider_name=\"metered\"}}"
         ))
     };
-    assert_eq!([calls("Status", "OK"), calls("Encrypt", "OK"), calls("Decrypt", "OK"), calls("Status", "Unavailable")], [3.0, 2.0, 1.0, 1.0]);
+    assert_eq!(
+        [calls("Status", "OK"), calls("Encrypt", "OK"), calls("Decrypt", "OK"), calls("Status", "Unavailable")],
+        [3.0, 2.0, 1.0, 1.0]
+    );
     let uses = |way: &str| {
         measured(&format!(
             "{prefix}_key_id_hash_total{{apiserver_id_hash=\"\",key_id_hash=\"{key}\",provider_name=\"metered\",transformation_type=\"{way}\"}}"
         ))
     };
     assert_eq!((uses("to_storage"), uses("from_storage")), (2.0, 1.0));
-    let at = format!("{prefix}_key_id_hash_status_last_timestamp_seconds{{apiserver_id_hash=\"\",key_id_hash=\"{key}\",provider_name=\"metered\"}}");
+    let at = format!(
+        "{prefix}_key_id_hash_status_last_timestamp_seconds{{apiserver_id_hash=\"\",key_id_hash=\"{key}\",provider_name=\"metered\"}}"
+    );
     assert!(measured(&at) > 1.7e9);
-    assert_eq!(measured(&format!("{prefix}_invalid_key_id_from_status_total{{error=\"empty\",provider_name=\"metered\"}}")), 1.0);
+    assert_eq!(
+        measured(&format!("{prefix}_invalid_key_id_from_status_total{{error=\"empty\",provider_name=\"metered\"}}")),
+        1.0
+    );
     assert!(measured(&format!("{prefix}_dek_source_cache_size{{provider_name=\"metered\"}}")) >= 1.0);
 }

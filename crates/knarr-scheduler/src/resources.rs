@@ -197,8 +197,7 @@ impl<'a> Resizing<'a> {
 
     fn status_of(&self, name: &str) -> Option<&'a ContainerStatus> {
         let status = self.status?;
-        let mut all =
-            status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+        let mut all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
         all.find(|status| status.name == name)
     }
 

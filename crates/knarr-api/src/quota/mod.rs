@@ -7,6 +7,7 @@ mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::quantity::Quantity;
@@ -50,12 +51,21 @@ impl Quota {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
     pub usage: Usage,
+    /// When a pod that does not come to its end stops counting for more than its existence.
+    pub lapses: Option<Timestamp>,
     facts: Facts,
 }
 
 impl Counted {
     pub fn of(resource: &GroupResource, object: &Object) -> Counted {
-        Counted { usage: usage::of(resource, object), facts: Facts::of(resource, object) }
+        let lapses = usage::lapses(resource, object);
+        Counted { usage: usage::of(resource, object), lapses, facts: Facts::of(resource, object) }
+    }
+
+    /// What the object uses of this at that time.
+    pub fn amount(&self, name: &str, now: Timestamp) -> Option<Quantity> {
+        let lapsed = self.lapses.is_some_and(|at| now > at);
+        self.usage.get(name).copied().filter(|_| !lapsed || name.starts_with("count/"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an object counts for against a quota.
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{Usage, amounts, items, text};
@@ -27,6 +28,16 @@ pub(super) fn of(resource: &GroupResource, object: &Object) -> Usage {
         _ => {}
     }
     usage
+}
+
+/// A pod that is still there this long after it should have ended is stuck, as on a node that is lost; nobody is charged for it.
+pub(super) fn lapses(resource: &GroupResource, object: &Object) -> Option<Timestamp> {
+    if !resource.group.is_empty() || resource.resource != "pods" {
+        return None;
+    }
+    let deleted: Timestamp = text(object, "/metadata/deletionTimestamp").parse().ok()?;
+    let grace = object.pointer("/metadata/deletionGracePeriodSeconds")?.as_i64()?;
+    deleted.checked_add(SignedDuration::from_secs(grace)).ok()
 }
 
 fn is_terminal(pod: &Object) -> bool {

@@ -19,9 +19,9 @@ const MAX_DELAY: Duration = Duration::from_secs(600);
 pub(super) fn of_job(job: &Job, owned: &[Arc<Pod>]) -> Duration {
     let last_success = owned.iter().filter(|pod| pods::phase(pod) == "Succeeded").map(|pod| ended_at(pod)).max();
     // Pods that the job itself removed are not tracked any more and on their way out.
-    let failed = owned.iter().filter(|pod| {
-        tracking::has_failed(job, pod) && (tracking::is_tracked(pod) || !meta::is_deleted(&***pod))
-    });
+    let failed = owned
+        .iter()
+        .filter(|pod| tracking::has_failed(job, pod) && (tracking::is_tracked(pod) || !meta::is_deleted(&***pod)));
     let recent: Vec<_> =
         failed.map(|pod| ended_at(pod)).filter(|end| last_success.is_none_or(|success| *end > success)).collect();
     recent.iter().max().map_or(Duration::ZERO, |last| left(recent.len(), *last))
@@ -40,9 +40,10 @@ fn left(failures: usize, last: Timestamp) -> Duration {
 
 /// When the pod ended: by its containers, its readiness, its deletion; at the least, when it was made.
 pub(super) fn ended_at(pod: &Pod) -> Timestamp {
-    containers_ended(pod).or_else(|| unready_since(pod)).or_else(|| deletion_began(pod)).unwrap_or_else(|| {
-        pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |created| created.0)
-    })
+    containers_ended(pod)
+        .or_else(|| unready_since(pod))
+        .or_else(|| deletion_began(pod))
+        .unwrap_or_else(|| pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |created| created.0))
 }
 
 /// When the last of the containers ended, sidecars too; `None` as long as one has not.

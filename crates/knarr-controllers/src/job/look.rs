@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn an_index_that_has_failed_too_often_has_failed_and_the_newest_failure_of_others_waits() {
-        let failures = |count: i32| json!({"annotations": {"batch.kubernetes.io/job-index-failure-count": count.to_string()}});
+        let failures =
+            |count: i32| json!({"annotations": {"batch.kubernetes.io/job-index-failure-count": count.to_string()}});
         let owned = [
             pod(0, failures(1), "Failed"),
             pod(1, failures(0), "Failed"),
@@ -164,10 +165,12 @@ mod tests {
             pod.spec = serde_json::from_value(json!({"nodeName": "n", "containers": []})).ok();
             Arc::new(pod)
         };
-        let owned = [pod(0, json!({}), "Pending"), ready(0), pod(1, json!({}), "Pending"), pod(9, json!({}), "Running")];
+        let owned =
+            [pod(0, json!({}), "Pending"), ready(0), pod(1, json!({}), "Pending"), pod(9, json!({}), "Running")];
         let job = job(json!({"completions": 3}));
         let look = Look::at(&job, &owned);
-        let doomed = |at_least| -> Vec<_> { look.dispensable(at_least).iter().map(|pod| indexes::index_of(pod)).collect() };
+        let doomed =
+            |at_least| -> Vec<_> { look.dispensable(at_least).iter().map(|pod| indexes::index_of(pod)).collect() };
         assert_eq!(doomed(0), [Some(0), Some(9)]);
         assert_eq!(doomed(3), [Some(0), Some(9), Some(1)]);
         assert!(look.dispensable(0).iter().all(|pod| meta::name_of(&**pod) != "ready"));

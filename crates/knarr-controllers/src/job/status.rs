@@ -76,7 +76,9 @@ pub(super) fn judge(look: &Look<'_>) -> Verdict {
         })
         .or_else(|| fails_by_indexes(look))
         .or_else(|| Some(End::success("SuccessPolicy", success_policy::fulfilled(job, &look.succeeded)?)))
-        .or_else(|| is_complete(look).then(|| End::success("CompletionsReached", "Reached expected number of succeeded pods")));
+        .or_else(|| {
+            is_complete(look).then(|| End::success("CompletionsReached", "Reached expected number of succeeded pods"))
+        });
     let look_again = left.filter(|_| end.is_none());
     Verdict { end, suspended, look_again }
 }
@@ -102,7 +104,8 @@ fn fails_by_indexes(look: &Look<'_>) -> Option<End> {
         return Some(End::failure("MaxFailedIndexesExceeded", message));
     }
     let all = i64::from(spec(look.job).completions.unwrap_or(0));
-    (failed > 0 && failed + look.succeeded.len() >= all).then(|| End::failure("FailedIndexes", "Job has failed indexes"))
+    (failed > 0 && failed + look.succeeded.len() >= all)
+        .then(|| End::failure("FailedIndexes", "Job has failed indexes"))
 }
 
 /// Whether all has succeeded, and nothing is at work any more.

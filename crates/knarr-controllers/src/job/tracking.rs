@@ -68,8 +68,10 @@ pub(super) fn count(job: &mut Job, look: &Look<'_>, end: Option<&End>) -> Vec<Ar
     let indexed = indexes::is_indexed(job);
     let status = job.status.get_or_insert_default();
     let mut uncounted = status.uncounted_terminated_pods.take().unwrap_or_default();
-    let mut lists =
-        Lists { succeeded: uncounted.succeeded.take().unwrap_or_default(), failed: uncounted.failed.take().unwrap_or_default() };
+    let mut lists = Lists {
+        succeeded: uncounted.succeeded.take().unwrap_or_default(),
+        failed: uncounted.failed.take().unwrap_or_default(),
+    };
     let (more_succeeded, more_failed) = lists.leave(&tracked);
     let mut released = Vec::new();
     for pod in look.pods.iter().filter(|pod| is_tracked(pod) && may_go(look, pod, end)) {
@@ -147,7 +149,8 @@ fn counts_at_the_end(job: &Job, pod: &Pod, end: Option<&End>) -> bool {
 
 /// Takes the tracking finalizer off those pods.
 pub(super) async fn release_all(client: &Client, pods: &[Arc<Pod>]) -> Result<(), Error> {
-    futures::stream::iter(pods).map(|pod| release(client, pod)).buffer_unordered(AT_ONCE).try_collect().await
+    let releases: Vec<_> = pods.iter().map(|pod| release(client, pod)).collect();
+    futures::stream::iter(releases).buffer_unordered(AT_ONCE).try_collect().await
 }
 
 /// Takes the tracking finalizer off a pod that has it.

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceQuota;
 use knarr_api::GroupResource;
 use knarr_api::quantity::Quantity;
@@ -66,14 +67,14 @@ impl Census {
 
     /// What the quota's objects use of what it limits. A name that no served resource is counted under is left out.
     pub async fn usage(&self, namespace: &str, quota: &Quota) -> Result<Usage, Error> {
-        let mut used = Usage::new();
+        let (mut used, now) = (Usage::new(), Timestamp::now());
         for resource in quota.resources() {
             let Some(kind) = self.kind(&resource).await else { continue };
             let objects = self.section(namespace, &resource, kind).await?;
             let objects = objects.read();
             for name in quota.hard.keys().filter(|name| quota::counts(name).as_ref() == Some(&resource)) {
                 let amounts = objects.values().filter(|counted| quota.selects(counted));
-                let amounts = amounts.filter_map(|counted| counted.usage.get(name).copied());
+                let amounts = amounts.filter_map(|counted| counted.amount(name, now));
                 used.insert(name.clone(), amounts.fold(Quantity::from_i64(0), |sum, amount| sum + amount));
             }
         }
@@ -195,6 +196,10 @@ impl Follower {
             }
             Change::Applied(object) => {
                 let (name, now) = self.count(object);
+                if let Some(lapses) = now.lapses {
+                    let left = Duration::try_from(lapses.duration_since(Timestamp::now())).unwrap_or_default();
+                    self.notice.send(left + COMING);
+                }
                 let before = self.objects.write().insert(name, now.clone());
                 if before.as_ref() != Some(&now) {
                     self.notice.send(if before.is_some() { GOING } else { COMING });

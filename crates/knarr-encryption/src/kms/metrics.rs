@@ -44,12 +44,10 @@ impl Meters {
     fn new() -> Meters {
         let name = |name: &str| format!("apiserver_envelope_encryption_{name}");
         let made = "constant names are valid";
-        let counters = |of: &str, help: &str, labels: &[&str]| {
-            IntCounterVec::new(Opts::new(name(of), help), labels).expect(made)
-        };
-        let gauges = |of: &str, help: &str, labels: &[&str]| {
-            GaugeVec::new(Opts::new(name(of), help), labels).expect(made)
-        };
+        let counters =
+            |of: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name(of), help), labels).expect(made);
+        let gauges =
+            |of: &str, help: &str, labels: &[&str]| GaugeVec::new(Opts::new(name(of), help), labels).expect(made);
         let latency = HistogramOpts::new(
             name("kms_operations_latency_seconds"),
             "[ALPHA] KMS operation duration with gRPC error code status total.",

@@ -16,7 +16,9 @@ impl Said {
         let mut flags: BTreeMap<String, String> = names.map(|name| (name.to_owned(), String::new())).collect();
         for said in [serde_json::to_value(self)?, serde_json::to_value(&self.access)?] {
             let Value::Object(said) = said else { continue };
-            flags.extend(said.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name, shown(&value))));
+            flags.extend(
+                said.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name, shown(&value))),
+            );
         }
         Ok(flags)
     }
