@@ -13,10 +13,11 @@ mod status;
 mod success_policy;
 mod tracking;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec};
 use k8s_openapi::api::core::v1::Pod;
 use knarr_client::error::found;
@@ -32,6 +33,8 @@ use crate::context::Context;
 use crate::{meta, pods, replicas};
 
 const CONTROLLER: &str = "job-controller";
+/// Pods that are let go of at once.
+const AT_ONCE: usize = 64;
 
 pub(crate) async fn run(context: Arc<Context>) {
     let jobs = context.informers.all::<Job>();
@@ -47,6 +50,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         ttl_client: context.client("ttl-after-finished-controller"),
         expectations: Expectations::new(),
         written: Mutex::default(),
+        let_go: Mutex::default(),
     });
     let observing = loop_.clone();
     Controller::shared(loop_)
@@ -74,6 +78,8 @@ struct Jobs {
     expectations: Expectations<ObjectKey>,
     /// The versions of the statuses written last: nothing is decided on older ones.
     written: Mutex<HashMap<ObjectKey, u64>>,
+    /// Pods that were let go of, as long as the cache does not show it.
+    let_go: Mutex<HashSet<String>>,
 }
 
 #[async_trait::async_trait]
@@ -121,6 +127,9 @@ impl Jobs {
                 self.expectations.deletion_observed(&key, meta::uid_of(&**pod));
             }
         }
+        if matches!(event, Event::Deleted(_)) || !tracking::is_tracked(pod) {
+            self.let_go.lock().remove(meta::uid_of(&**pod));
+        }
         let jobs = event.objects().filter_map(|pod| meta::controller_key::<Job>(&pod.metadata));
         let mut work: Vec<_> = jobs.map(Work::Job).collect();
         work.dedup();
@@ -139,6 +148,7 @@ impl Jobs {
         let Some(selector) = &spec(job).selector else { return Err(Error::other("the job has no selector yet")) };
         let selector = meta::selector_of(selector)?;
         let owned = pods::claim(&self.client, &self.pods, job, &selector, Some(tracking::FINALIZER)).await?;
+        let owned = self.without_those_let_go(owned);
         let look = Look::at(job, &owned);
         let verdict = status::judge(&look);
         if verdict.end.is_some() {
@@ -151,7 +161,7 @@ impl Jobs {
         status::start(&mut updated, verdict.suspended);
         status::describe(&mut updated, &look, verdict.suspended, end);
         self.write_status(key, job, &updated).await?;
-        tracking::release_all(&self.client, &counted).await?;
+        self.let_go_of(&counted).await?;
         if let Some(condition) = status::finished(&updated) {
             self.tell_end(&updated, condition);
             return Ok(Action::Done);
@@ -162,6 +172,33 @@ impl Jobs {
             false => None,
         };
         Ok(wait.into_iter().chain(verdict.look_again).min().map_or(Action::Done, Action::RequeueAfter))
+    }
+
+    /// The pods as the cache will show them: those that were let go of without the finalizer.
+    fn without_those_let_go(&self, mut owned: Vec<Arc<Pod>>) -> Vec<Arc<Pod>> {
+        let let_go = self.let_go.lock();
+        for pod in owned.iter_mut().filter(|pod| let_go.contains(meta::uid_of(&***pod))) {
+            tracking::forget_finalizer(Arc::make_mut(pod));
+        }
+        owned
+    }
+
+    async fn let_go_of(&self, pods: &[Arc<Pod>]) -> Result<(), Error> {
+        let all: Vec<_> = pods.iter().map(|pod| self.let_go_of_one(pod)).collect();
+        futures::stream::iter(all).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    async fn let_go_of_one(&self, pod: &Pod) -> Result<(), Error> {
+        let uid = meta::uid_of(pod);
+        self.let_go.lock().insert(uid.into());
+        match tracking::release(&self.client, pod).await {
+            Ok(true) => Ok(()),
+            // Nothing will be seen of it.
+            other => {
+                self.let_go.lock().remove(uid);
+                other.map(drop)
+            }
+        }
     }
 
     /// Deletes the pods at work of a job that has come to its end. Their finalizers stay until they are counted.
@@ -286,7 +323,7 @@ impl Jobs {
     async fn delete_pods(&self, key: &ObjectKey, job: &Job, doomed: &[Arc<Pod>]) -> Result<(), Error> {
         self.expectations.expect_deletions(key, doomed.iter().map(|pod| meta::uid_of(&**pod).to_string()));
         for (done, pod) in doomed.iter().enumerate() {
-            let deleted = match tracking::release(&self.client, pod).await {
+            let deleted = match self.let_go_of_one(pod).await {
                 Ok(()) => self.delete_pod(job, pod).await,
                 refused => refused,
             };
@@ -306,7 +343,7 @@ impl Jobs {
     }
 
     async fn release_pods_of_finished_job(&self, job: &Job) -> Result<(), Error> {
-        tracking::release_all(&self.client, &self.pods.indexed(meta::BY_CONTROLLER, meta::uid_of(job))).await
+        self.let_go_of(&self.pods.indexed(meta::BY_CONTROLLER, meta::uid_of(job))).await
     }
 
     /// Deletes a finished job, whoever managed it, when its time to live is over.

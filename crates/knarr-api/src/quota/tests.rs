@@ -51,11 +51,9 @@ fn a_pod_that_is_stuck_in_its_end_counts_for_its_existence() {
     });
     let counted = counted("pods", &pod);
     let at = |time: &str, name: &str| counted.amount(name, time.parse().expect("a time")).map(|n| n.to_string());
-    for (name, while_it_may, afterwards) in [
-        ("requests.cpu", Some("1"), None),
-        ("pods", Some("1"), None),
-        ("count/pods", Some("1"), Some("1")),
-    ] {
+    for (name, while_it_may, afterwards) in
+        [("requests.cpu", Some("1"), None), ("pods", Some("1"), None), ("count/pods", Some("1"), Some("1"))]
+    {
         assert_eq!(at("2026-01-01T00:00:59Z", name).as_deref(), while_it_may, "{name}");
         assert_eq!(at("2026-01-01T00:01:01Z", name).as_deref(), afterwards, "{name}");
     }

@@ -159,6 +159,17 @@ mod tests {
     }
 
     #[test]
+    fn a_deleted_pod_is_a_failure_until_it_was_let_go_of() {
+        let job = job(json!({"completions": 2, "backoffLimitPerIndex": 0}));
+        let mut owned = [pod(0, json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), "Running")];
+        let look = Look::at(&job, &owned);
+        assert_eq!((look.failed.as_ref().map(Indexes::len), look.failures()), (Some(1), 1));
+        tracking::forget_finalizer(Arc::make_mut(&mut owned[0]));
+        let look = Look::at(&job, &owned);
+        assert_eq!((look.failed.as_ref().map(Indexes::len), look.failures()), (Some(0), 0));
+    }
+
+    #[test]
     fn of_two_pods_with_one_index_one_goes_and_so_does_one_with_a_foreign_index() {
         let ready = |index| {
             let mut pod = (*pod(index, json!({"name": "ready"}), "Running")).clone();

@@ -7,7 +7,6 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use knarr_client::Error;
@@ -24,8 +23,6 @@ use crate::{meta, pods};
 pub(super) const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
 /// The most pods that are listed as uncounted, so that a status stays small; the others have their turn at the next look.
 const MOST_UNCOUNTED: usize = 500;
-/// Pods that are let go of at once.
-const AT_ONCE: usize = 64;
 
 pub(super) fn is_tracked(pod: &Pod) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
@@ -147,21 +144,19 @@ fn counts_at_the_end(job: &Job, pod: &Pod, end: Option<&End>) -> bool {
     (has_failed(job, pod) || end.is_some_and(|end| !end.success)) && !is_ignored(job, pod)
 }
 
-/// Takes the tracking finalizer off those pods.
-pub(super) async fn release_all(client: &Client, pods: &[Arc<Pod>]) -> Result<(), Error> {
-    let releases: Vec<_> = pods.iter().map(|pod| release(client, pod)).collect();
-    futures::stream::iter(releases).buffer_unordered(AT_ONCE).try_collect().await
+/// The pod as it is without the tracking finalizer.
+pub(super) fn forget_finalizer(pod: &mut Pod) {
+    pod.metadata.finalizers.iter_mut().for_each(|finalizers| finalizers.retain(|finalizer| finalizer != FINALIZER));
 }
 
-/// Takes the tracking finalizer off a pod that has it.
-pub(super) async fn release(client: &Client, pod: &Pod) -> Result<(), Error> {
+/// Takes the tracking finalizer off a pod; false if it has none, or is gone.
+pub(super) async fn release(client: &Client, pod: &Pod) -> Result<bool, Error> {
     if !is_tracked(pod) {
-        return Ok(());
+        return Ok(false);
     }
     let patch = serde_json::json!({
         "metadata": { "uid": pod.metadata.uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER] }
     });
     let api: Api<Pod> = Api::namespaced(client.clone(), meta::namespace_of(pod));
-    found(api.patch(meta::name_of(pod), &PatchParams::default(), &Patch::Strategic(patch)).await)?;
-    Ok(())
+    Ok(found(api.patch(meta::name_of(pod), &PatchParams::default(), &Patch::Strategic(patch)).await)?.is_some())
 }
