@@ -383,7 +383,7 @@ async fn people_get_json_with_line_breaks() {
     }
     let mut watch = server.watch(&format!("{path}?watch=true&pretty=true")).await;
     assert_eq!(watch.line().await, "ADDED c", "events stay on their lines");
-    assert!(server.get("/version").await.body.starts_with(b"{\n  \"major\": \"1\""));
+    assert!(server.get("/version").await.body.starts_with(b"{\n  \""));
 }
 
 #[tokio::test]

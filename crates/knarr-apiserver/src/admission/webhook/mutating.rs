@@ -8,8 +8,8 @@ use knarr_api::decode::FieldValidation;
 use knarr_api::{Object, StatusError, default, patch};
 use serde_json::{Value, json};
 
-use super::super::Request;
 use super::super::reinvocation::Memory;
+use super::super::{Operation, Request};
 use super::invocation::Invocation;
 use super::{HookError, Webhooks, review};
 use crate::http::negotiate::Encoding;
@@ -134,6 +134,10 @@ async fn patched(
 ) -> Result<Object, HookError> {
     let internal = |error: StatusError| HookError::Refused(StatusError::internal(error.message));
     let patched = patch::json::apply(object, patch).map_err(internal)?;
+    if request.operation == Operation::Connect {
+        // The options of a CONNECT are in no schema: whoever acts on them takes what it knows.
+        return Ok(patched);
+    }
     let text = serde_json::to_vec(&patched).map_err(|error| HookError::Refused(StatusError::internal(error)))?;
     let row = invocation.resource();
     let served = webhooks.registry.served(&row.group, &row.version, &row.resource);
