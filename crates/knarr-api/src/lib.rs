@@ -18,6 +18,7 @@ pub mod decode;
 pub mod default;
 pub mod field;
 pub mod go_duration;
+pub mod internal;
 pub mod names;
 pub mod object;
 pub mod openapi;

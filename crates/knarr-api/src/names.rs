@@ -131,7 +131,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     let (prefix, name) = match text.split_once('/') {
         None => (None, text),
         Some((_, name)) if name.contains('/') => {
-            let full = format!("a qualified name {MESSAGE}");
+            let full = format!("a valid label key {MESSAGE}");
             let examples = with_examples(&full, &["MyName", "my.name", "123-abc"], PATTERN);
             return vec![format!(
                 "{examples} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"

@@ -285,9 +285,13 @@ fn package_of(type_name: &str) -> &str {
 fn qualify(go: &str, package: &str) -> String {
     let start = go.rfind([']', '*']).map_or(0, |i| i + 1);
     let (prefix, base) = go.split_at(start);
+    let prefix = match prefix.strip_prefix("map[").and_then(|key| key.strip_suffix(']')) {
+        Some(key) => format!("map[{}]", qualify(key, package)),
+        None => prefix.to_string(),
+    };
     let plain = base.chars().next().is_some_and(char::is_lowercase);
     let base = match base.split_once('.') {
-        Some(("metav1" | "v1", name)) => format!("v1.{name}"),
+        Some(("metav1" | "corev1" | "apiv1" | "v1", name)) => format!("v1.{name}"),
         Some(_) => base.to_string(),
         None if base == "byte" => "uint8".to_string(),
         None if plain => base.to_string(),

@@ -154,6 +154,11 @@ impl StatusError {
         StatusError { reason, code: reason.code(), message: message.into(), details: None, verbatim: None }
     }
 
+    /// What upstream's router refuses before any handler sees it: with details that say nothing.
+    pub fn unrouted(reason: Reason, message: impl Into<String>) -> Self {
+        StatusError { details: Some(Box::default()), ..Self::new(reason, message) }
+    }
+
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(Reason::BadRequest, message)
     }
@@ -204,7 +209,7 @@ impl StatusError {
     pub fn invalid(kind: &GroupVersionKind, name: &str, errors: ErrorList) -> Self {
         let texts: Vec<String> = dedup(errors.iter().map(FieldError::to_string));
         let all = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
-        let shown = if kind.group.is_empty() { kind.kind.to_string() } else { format!("{}.{}", kind.kind, kind.group) };
+        let shown = if kind.group.is_empty() || (kind.group == "events.k8s.io" && kind.kind == "Event") { kind.kind.to_string() } else { format!("{}.{}", kind.kind, kind.group) };
         let causes = errors
             .iter()
             .map(|e| Cause { reason: e.kind.cause().into(), message: e.body(), field: e.path.clone() })

@@ -199,9 +199,9 @@ fn group_discovery(catalog: &Catalog<'_>, group: &Group) -> Value {
     };
     let versions: Vec<Value> = group.versions.iter().map(version).collect();
     let metadata = if group.name.is_empty() {
-        json!({"creationTimestamp": null})
+        json!({})
     } else {
-        json!({"name": group.name, "creationTimestamp": null})
+        json!({"name": group.name})
     };
     json!({"metadata": metadata, "versions": versions})
 }

@@ -84,11 +84,11 @@ impl Pages {
         }
         if !matches!(parts.method, Method::GET | Method::HEAD) {
             return match self.page(info, parts) {
-                Some(_) => respond::method_not_allowed("GET"),
-                None => respond::page_not_found(),
+                Some(_) => respond::no_method(&info.path, "GET"),
+                None => respond::no_route(&info.path),
             };
         }
-        self.page(info, parts).unwrap_or_else(respond::page_not_found)
+        self.page(info, parts).unwrap_or_else(|| respond::no_route(&info.path))
     }
 
     fn page(&self, info: &RequestInfo, parts: &Parts) -> Option<Response<Body>> {

@@ -65,10 +65,18 @@ impl Request {
         Ok(writer)
     }
 
+    /// Collections can be had as streams, too.
+    fn with_streams(&self, mut error: StatusError) -> StatusError {
+        if matches!(self.info.verb.as_str(), "list" | "watch") && error.message.starts_with(negotiate::NONE_OF) {
+            error.message += ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+        }
+        error
+    }
+
     pub fn presenter(&self) -> Result<Presenter, StatusError> {
         let wanted = match &self.served.custom {
             Some(_) => negotiate::accept_without_protobuf(self.headers())?,
-            None => negotiate::accept(self.headers(), true)?,
+            None => negotiate::accept(self.headers(), true).map_err(|error| self.with_streams(error))?,
         };
         Ok(Presenter::new(&self.served, wanted))
     }
@@ -78,7 +86,7 @@ impl Resources {
     /// The answer, whatever happens.
     pub async fn serve(&self, info: Arc<RequestInfo>, parts: Parts, body: Body) -> Response<Body> {
         let Some(served) = self.registry.served(&info.group, &info.version, &info.resource) else {
-            return respond::page_not_found();
+            return respond::no_route(&info.path);
         };
         if let Some(refusal) = refuse_route(&info, &served) {
             return refusal;
@@ -98,13 +106,13 @@ impl Resources {
             self.warn(&info, deprecated, &mut response);
         }
         if let Some(deprecation) = custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
-            respond::add_warnings(&mut response, std::slice::from_ref(deprecation));
+            respond::warn_first(&mut response, deprecation);
         }
         response
     }
 
     fn warn(&self, info: &RequestInfo, deprecated: &Deprecated, response: &mut Response<Body>) {
-        respond::add_warnings(response, &[deprecated.warning.to_string()]);
+        respond::warn_first(response, deprecated.warning);
         self.registry.count_deprecated(info, deprecated.removed);
         audit::annotate("k8s.io/deprecated", "true");
     }
@@ -133,7 +141,7 @@ impl Resources {
             ("", "delete") => Box::pin(self.delete(request)).await,
             ("", "deletecollection") => Box::pin(self.delete_collection(request)).await,
             ("scale", _) => Box::pin(scale_requests::serve(&self.registry, request)).await,
-            _ => Ok(respond::page_not_found()),
+            _ => Ok(respond::no_route(&info.path)),
         }
     }
 
@@ -178,10 +186,12 @@ impl Resources {
         let body = request.body.collect_limited().await?;
         let decoded = served.decode(&body, encoding, writer.options.field_validation)?;
         writer.warnings = decoded.warnings;
-        let written = self.registry.create(&served, &namespace, decoded.object, &mut writer).await?;
-        let mut response = presenter.single(StatusCode::CREATED, &written).await?;
-        respond::add_warnings(&mut response, &writer.warnings);
-        Ok(response)
+        let written = self.registry.create(&served, &namespace, decoded.object, &mut writer).await;
+        let answer = match written {
+            Ok(written) => presenter.single(StatusCode::CREATED, &written).await,
+            Err(error) => Err(error),
+        };
+        warned(answer, &writer.warnings)
     }
 
     async fn update(&self, request: Request) -> Answer {
@@ -213,7 +223,7 @@ impl Resources {
             return self.change(&target, &mut change, writer, &presenter).await;
         }
         let served = target.served.clone();
-        let mut change = Patch { kind, served: &served, body, validation, warnings: Vec::new() };
+        let mut change = Patch { kind, served: &served, target: &target, body, validation, warnings: Vec::new() };
         self.change(&target, &mut change, writer, &presenter).await
     }
 
@@ -224,11 +234,14 @@ impl Resources {
         mut writer: Writer,
         presenter: &Presenter,
     ) -> Answer {
-        let updated = self.registry.update(target, change, &mut writer).await?;
-        let status = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
-        let mut response = presenter.single(status, &updated.written).await?;
-        respond::add_warnings(&mut response, &writer.warnings);
-        Ok(response)
+        let answer = match self.registry.update(target, change, &mut writer).await {
+            Ok(updated) => {
+                let status = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
+                presenter.single(status, &updated.written).await
+            }
+            Err(error) => Err(error),
+        };
+        warned(answer, &writer.warnings)
     }
 
     async fn delete(&self, request: Request) -> Answer {
@@ -283,23 +296,33 @@ impl Resources {
     }
 }
 
+/// An answer with warnings: who is refused is warned all the same.
+fn warned(answer: Answer, warnings: &[String]) -> Answer {
+    if warnings.is_empty() {
+        return answer;
+    }
+    let mut response = answer.unwrap_or_else(|error| respond::from_error(&error));
+    respond::add_warnings(&mut response, warnings);
+    Ok(response)
+}
+
 /// What upstream's router would not let through: unknown subresources, names where there are none, wrong scopes, verbs
 /// that the resource does not have.
 fn refuse_route(info: &RequestInfo, served: &Served) -> Option<Response<Body>> {
     // Read leniently, as upstream does for authorization, but routed literally.
     let root = if info.group.is_empty() { "/api/" } else { "/apis/" };
     if !info.path.starts_with(root) {
-        return Some(respond::page_not_found());
+        return Some(respond::no_route(&info.path));
     }
     let resource = &served.resource;
     let is_namespace = served.group_resource.group.is_empty() && served.group_resource.resource == "namespaces";
     let wrong_scope = !resource.namespaced() && !info.namespace.is_empty() && !is_namespace;
     let all_namespaces = resource.namespaced() && info.namespace.is_empty();
     if wrong_scope || (all_namespaces && !info.name.is_empty() && !matches!(info.verb.as_str(), "list" | "watch")) {
-        return Some(respond::page_not_found());
+        return Some(respond::no_route(&info.path));
     }
     if !info.subresource.is_empty() && resource.subresource(&info.subresource).is_none() {
-        return Some(respond::page_not_found());
+        return Some(respond::no_route(&info.path));
     }
     let verbs: &[String] = match resource.subresource(&info.subresource) {
         Some(subresource) => &subresource.verbs,
@@ -314,7 +337,7 @@ fn refuse_route(info: &RequestInfo, served: &Served) -> Option<Response<Body>> {
         "deletecollection" => has("deletecollection") && !all_namespaces,
         verb => has(verb),
     };
-    (!allowed).then(|| respond::method_not_allowed(&allow(verbs, info)))
+    (!allowed).then(|| respond::no_method(&info.path, &allow(verbs, info)))
 }
 
 fn allow(verbs: &[String], info: &RequestInfo) -> String {

@@ -254,6 +254,43 @@ async fn routes_that_do_not_exist_are_refused() {
     assert_eq!((huge.code, huge.json()["reason"].as_str()), (413, Some("RequestEntityTooLarge")));
 }
 
+/// `tests/cases/refusals.yaml`: what is refused, and in which words.
+#[tokio::test]
+async fn refusals_read_as_upstreams() {
+    let server = Server::start().await;
+    server.post(CONFIG_MAPS, &config_map("a", "1")).await.ok();
+    let text = std::fs::read_to_string("tests/cases/refusals.yaml").expect("a table of cases");
+    let cases: Vec<Value> = serde_saphyr::from_str(&text).expect("a list of cases");
+    for case in cases {
+        let word = |field: &str| case[field].as_str().unwrap_or_default().to_string();
+        let answer = server.call(&word("method"), &word("path"), &word("type"), word("body")).await;
+        assert_eq!(Some(u64::from(answer.code)), case["code"].as_u64(), "{case}: {}", answer.json());
+        let (said, wanted) = (answer.json()["message"].as_str().unwrap_or_default().to_string(), word("says"));
+        assert!(said.contains(&wanted), "{case}: {said}");
+    }
+}
+
+/// What admission and the strategies of kinds add has no owner, and zeros that are always there have none either.
+#[tokio::test]
+async fn writers_own_what_they_wrote() {
+    let server = Server::start().await;
+    let owned = |object: &Value| object["metadata"]["managedFields"][0]["fieldsV1"].clone();
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+        "hostPath": {"path": "/v"}}});
+    let volume = server.post("/api/v1/persistentvolumes", &volume).await.ok();
+    assert!(volume["status"]["lastPhaseTransitionTime"].is_string(), "{volume}");
+    assert_eq!(owned(&volume)["f:metadata"], Value::Null, "{volume}");
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default", "name": "x"}, "message": "m"});
+    let event = server.post("/api/v1/namespaces/default/events", &event).await.ok();
+    assert_eq!(owned(&event), json!({"f:involvedObject": {}, "f:message": {}}));
+    let review = json!({"spec": {"user": "x", "resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    let reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let review = server.post(reviews, &review).await;
+    if review.code == 201 {
+        assert_eq!(owned(&review.json())["f:spec"]["f:user"], json!({}));
+    }
+}
+
 #[tokio::test]
 async fn nobody_gets_in_without_a_right() {
     use bytes::Bytes;

@@ -86,14 +86,23 @@ impl<'s> Walk<'s> {
         }
     }
 
-    /// What upstream's Go struct has in a field that JSON leaves out: an empty struct where it is held by value, null for
-    /// a list or map that is always written.
+    /// What upstream's Go struct has in a field that JSON leaves out: its zero value, where that is always written.
     fn zero_value(&self, field: &Field) -> Option<&'static Value> {
-        if by_value(self.typed.schema, field) {
-            return Some(&EMPTY);
+        if field.go.presence != Presence::Always {
+            return None;
         }
-        let collection = matches!(field.shape, Shape::List(_) | Shape::Map(_));
-        (collection && field.go.presence == Presence::Always).then_some(&NULL)
+        Some(match &field.shape {
+            Shape::String => &ZERO_TEXT,
+            Shape::Boolean => &Value::Bool(false),
+            Shape::Int32 | Shape::Int64 | Shape::Double => &ZERO_NUMBER,
+            Shape::Bytes | Shape::List(_) | Shape::Map(_) => &NULL,
+            Shape::Type(id) => match self.typed.schema.get(*id).special {
+                Special::None => &EMPTY,
+                Special::Quantity => &ZERO_QUANTITY,
+                Special::IntOrString => &ZERO_NUMBER,
+                _ => &NULL,
+            },
+        })
     }
 
     fn lists(&mut self, atom: Atom<'s>, old: Option<&Value>, new: Option<&Value>) -> bool {
@@ -155,6 +164,9 @@ impl<'s> Walk<'s> {
 type Groups<'v> = IndexMap<Box<str>, Vec<&'v Value>>;
 
 static EMPTY: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
+static ZERO_TEXT: Value = Value::String(String::new());
+static ZERO_NUMBER: LazyLock<Value> = LazyLock::new(|| Value::from(0));
+static ZERO_QUANTITY: LazyLock<Value> = LazyLock::new(|| Value::from("0"));
 static NULL: Value = Value::Null;
 
 /// Whether upstream's Go struct holds this struct by value: it is always there, empty where nothing is set.

@@ -64,7 +64,6 @@ impl<'s> Typed<'s> {
                 match ty.special {
                     _ if map == MapKind::Atomic => Atom::Leaf(shape),
                     Special::None => Atom::Struct(ty),
-                    Special::AnyObject => Atom::Deduced,
                     _ => Atom::Leaf(shape),
                 }
             }
@@ -254,11 +253,22 @@ fn located(path: &[Box<str>], error: &str) -> String {
     if path.is_empty() { error.to_string() } else { format!("{}: {error}", shown(path)) }
 }
 
-/// As Go's `%v` shows an unstructured value in these messages.
+/// As Go's `%#v` shows an unstructured value in these messages.
 fn shown_value(value: &Value) -> String {
+    format!("&value.valueUnstructured{{Value:{}}}", go_syntax(value))
+}
+
+fn go_syntax(value: &Value) -> String {
     match value {
-        Value::String(_) => format!("&{{{}}}", value.as_str().unwrap_or_default()),
-        Value::Array(_) | Value::Object(_) => format!("&{{{value}}}"),
-        scalar => format!("&{{{scalar}}}"),
+        Value::Null => "interface {}(nil)".into(),
+        Value::Array(list) => {
+            format!("[]interface {{}}{{{}}}", list.iter().map(go_syntax).collect::<Vec<_>>().join(", "))
+        }
+        Value::Object(map) => {
+            let mut entries: Vec<String> = map.iter().map(|(k, v)| format!("{k:?}:{}", go_syntax(v))).collect();
+            entries.sort_unstable();
+            format!("map[string]interface {{}}{{{}}}", entries.join(", "))
+        }
+        scalar => scalar.to_string(),
     }
 }

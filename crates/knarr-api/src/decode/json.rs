@@ -175,8 +175,24 @@ impl<'a> Decoder<'a> {
             (b'"', Shape::Bytes) => self.base64(),
             (b't' | b'f', Shape::Boolean) => Some(Value::Bool(self.skip() == b"true")),
             (b'-' | b'0'..=b'9', Shape::Int32 | Shape::Int64 | Shape::Double) => self.number(shape, go_type, place),
+            (b'[', Shape::Bytes) => self.wrong_bytes(go_type, place),
             _ => self.wrong_type(go_type, place),
         }
+    }
+
+    /// A list of numbers would be bytes, too; Go tells of its first item that is none.
+    fn wrong_bytes(&mut self, go_type: &str, place: Place<'_>) -> Option<Value> {
+        let opening = self.peek();
+        let first = self.src[self.pos..].iter().skip(1).copied().find(|b| !b.is_ascii_whitespace());
+        let kind = match (opening, first) {
+            (b'[', Some(b'"')) => "string",
+            (b'[', Some(b'{')) => "object",
+            (b'[', Some(b't' | b'f')) => "bool",
+            _ => return self.wrong_type(go_type, place),
+        };
+        self.skip();
+        self.remember(|| place.type_error(kind, "uint8"));
+        None
     }
 
     /// Remembers that the value here is of a wrong type and passes over it.

@@ -8,13 +8,10 @@ mod yaml;
 
 use std::borrow::Cow;
 
-use serde_json::Value;
-
 use crate::object::Object;
 use crate::resource::{GroupVersion, GroupVersionKind};
 use crate::schema::{Schema, TypeId, schema};
 use crate::status::StatusError;
-use crate::tree;
 
 pub use json::add_always_shown;
 
@@ -41,33 +38,6 @@ pub struct Decoded {
     pub object: Object,
     /// Texts for `Warning` headers; empty unless [`FieldValidation::Warn`].
     pub warnings: Vec<String>,
-}
-
-/// Takes out of a decoded object what its body does not say: an apply owns what it says, and decoding also shows structs
-/// that are always there, though nobody named them. A body that is no object leaves nothing to take.
-pub fn keep_said(object: &mut Object, body: &[u8], encoding: Encoding) {
-    let said: Option<Value> = match encoding {
-        Encoding::Json => tree::parse(body).ok(),
-        Encoding::Yaml => yaml::to_json(body).ok().and_then(|json| tree::parse(&json).ok()),
-    };
-    let Some(Value::Object(mut said)) = said else { return };
-    for field in ["apiVersion", "kind"] {
-        said.insert(field.into(), Value::Null);
-    }
-    keep(object, &Value::Object(said));
-}
-
-fn keep(value: &mut Value, said: &Value) {
-    match (value, said) {
-        (Value::Object(value), Value::Object(said)) => {
-            value.retain(|field, _| said.contains_key(field));
-            value.iter_mut().for_each(|(field, value)| keep(value, &said[field.as_str()]));
-        }
-        (Value::Array(value), Value::Array(said)) if value.len() == said.len() => {
-            value.iter_mut().zip(said).for_each(|(value, said)| keep(value, said));
-        }
-        _ => {}
-    }
 }
 
 /// Decodes a body that should be a built-in `kind`.
@@ -131,6 +101,27 @@ fn finish(
     Ok(Decoded { object: outcome.value, warnings })
 }
 
+/// Reads a configuration to apply as it stands: what it sets, and whether that fits its kind, is the apply's to judge.
+pub fn read_configuration(
+    bytes: &[u8],
+    kind: &GroupVersionKind,
+    validation: FieldValidation,
+) -> Result<Decoded, StatusError> {
+    let json = yaml::to_json(bytes).map_err(|why| StatusError::bad_request(format!("error decoding YAML: {why}")))?;
+    syntax::check(&json).map_err(|why| StatusError::bad_request(format!("error decoding YAML: {why}")))?;
+    let mut outcome = json::decode_untyped(&json).map_err(|why| not_handled(kind, &why))?;
+    match &outcome.value {
+        serde_json::Value::Object(_) => {}
+        serde_json::Value::Null => outcome.value = serde_json::Value::Object(Default::default()),
+        _ => {
+            let why = "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal into Go value of type map[string]interface {}";
+            return Err(StatusError::bad_request(format!("error decoding YAML: {why}")));
+        }
+    }
+    crate::custom_resource::normalize_numbers(&mut outcome.value);
+    finish(outcome, kind, validation)
+}
+
 /// Any object: its tree as it is, and the duplicate fields in its text.
 pub(crate) fn read_untyped(
     bytes: &[u8],
@@ -146,7 +137,10 @@ pub(crate) fn read_untyped(
 pub(crate) fn decode_metadata(metadata: &serde_json::Value) -> Result<(serde_json::Value, Vec<String>), String> {
     let id = schema().by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").ok_or("no type for metadata")?;
     let text = serde_json::to_vec(metadata).map_err(|e| e.to_string())?;
-    let outcome = json::decode(&text, schema(), id)?;
+    let outcome = json::decode(&text, schema(), id).map_err(|why| match why.ends_with("of type ") {
+        true => format!("{why}v1.ObjectMeta"),
+        false => why,
+    })?;
     let path =
         |text: &String| text.strip_prefix("unknown field \"").and_then(|t| t.strip_suffix('"')).map(str::to_string);
     Ok((outcome.value, outcome.strict.iter().filter_map(path).collect()))

@@ -10,6 +10,8 @@ pub mod strategic;
 use serde_json::{Map, Value};
 
 use crate::decode::syntax;
+use crate::field::{FieldError, Path};
+use crate::resource::GroupVersionKind;
 use crate::status::{Details, Reason, StatusError};
 use crate::tree;
 
@@ -17,6 +19,18 @@ use crate::tree;
 fn unprocessable() -> StatusError {
     let mut error = StatusError::new(Reason::Invalid, "the server rejected our request due to an error in our request");
     error.details = Some(Box::new(Details::default()));
+    error
+}
+
+/// The answer to a patch that leaves something that cannot be read; `shown` is what the message tells of it.
+pub fn undecodable_result(shown: String, error: &StatusError) -> StatusError {
+    let why = error.message.split_once(" cannot be handled as a ").and_then(|(_, rest)| rest.split_once(": "));
+    let why = why.map_or(error.message.as_str(), |(_, why)| why);
+    let invalid = FieldError::invalid(&Path::ROOT.child("patch"), &shown.into(), why);
+    let mut error = StatusError::invalid(&GroupVersionKind::default(), "", vec![invalid]);
+    if let Some(details) = &mut error.details {
+        details.kind = String::new();
+    }
     error
 }
 

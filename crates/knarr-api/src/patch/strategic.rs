@@ -365,7 +365,7 @@ fn without_directives(value: Value) -> Option<Value> {
 }
 
 /// As Go's `%v` shows a decoded JSON value.
-fn go_text(value: &Value) -> String {
+pub fn go_text(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(text) => text.clone(),

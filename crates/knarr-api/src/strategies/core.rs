@@ -7,8 +7,8 @@ use super::row::carry;
 use crate::names;
 use crate::object::Object;
 use crate::strategy::Context;
-use crate::validation::check::{int, is_empty, list, text};
-use crate::validation::{config, core, node, persistent, pod, pod_update, quota, service, status};
+use crate::validation::check::{has, int, is_empty, list, same, text};
+use crate::validation::{config, core, event, node, persistent, pod, pod_update, quota, service, status};
 use crate::warnings;
 
 pub const ROWS: &[Row] = &[
@@ -24,9 +24,12 @@ pub const ROWS: &[Row] = &[
             "spec.hostNetwork",
             "status.phase",
             "status.podIP",
+            "status.podIPs",
+            "spec.host",
             "status.nominatedNodeName",
         ],
         grace: pod_grace,
+        prepare_status: prepare_pod_status,
         validate_status: status::pod,
         warnings: warnings::pod,
         ..Row::with_status("", "Pod")
@@ -65,8 +68,15 @@ pub const ROWS: &[Row] = &[
         ..Row::with_status("", "Namespace")
     },
     Row {
-        prepare: |_, node| node::sync_pod_cidrs(node),
-        prepare_update: |node, _| node::sync_pod_cidrs(node),
+        prepare: |_, node| {
+            node::sync_pod_cidrs(node);
+            drop_unless_used(node, &Value::Null, &["spec"], "configSource");
+        },
+        prepare_update: |node, old| {
+            node::sync_pod_cidrs(node);
+            drop_unless_used(node, old, &["spec"], "configSource");
+        },
+        created_with_status: true,
         validate: node::validate,
         validate_update: Some(node::validate_update),
         selectable: &["spec.unschedulable"],
@@ -83,8 +93,7 @@ pub const ROWS: &[Row] = &[
         ..Row::new("", "Endpoints")
     },
     Row {
-        validate: core::event,
-        validate_update: Some(|_, _, _| {}),
+        validate: event::event,
         name: names::anything,
         create_on_update: true,
         selectable: &[
@@ -102,9 +111,18 @@ pub const ROWS: &[Row] = &[
         ],
         ..Row::new("", "Event")
     },
-    Row { name: names::anything, create_on_update: true, ..Row::new("events.k8s.io", "Event") },
     Row {
-        prepare: |_, volume| volume["status"] = json!({"phase": "Pending"}),
+        name: names::anything,
+        validate: event::strict,
+        validate_update: Some(event::strict_update),
+        create_on_update: true,
+        ..Row::new("events.k8s.io", "Event")
+    },
+    Row {
+        prepare: |context, volume| {
+            volume["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": time_of(context)});
+        },
+        prepare_status: stamp_phase,
         validate: persistent::validate_volume,
         validate_update: Some(persistent::validate_volume_update),
         generation: &[],
@@ -134,6 +152,61 @@ pub const ROWS: &[Row] = &[
         ..Row::with_status("", "ResourceQuota")
     },
 ];
+
+/// Takes out a field that is of no use any more, unless the object has had it before.
+pub fn drop_unless_used(object: &mut Object, old: &Object, parents: &[&str], field: &str) {
+    let used = parents.iter().fold(old, |value, parent| &value[*parent]).get(field).is_some();
+    let parent = parents.iter().try_fold(object, |value, parent| value.get_mut(*parent));
+    if let (false, Some(Value::Object(parent))) = (used, parent) {
+        parent.remove(field);
+    }
+}
+
+fn time_of(context: &Context) -> String {
+    jiff::Timestamp::from_second(context.now).unwrap_or_default().to_string()
+}
+
+/// Tells when a volume came into its phase, unless whoever brought it there does.
+fn stamp_phase(context: &Context, volume: &mut Object, old: &Object) {
+    const SINCE: &str = "lastPhaseTransitionTime";
+    let moved = text(&volume["status"], "phase") != text(&old["status"], "phase");
+    let told = has(&volume["status"], SINCE) && !same(&volume["status"], &old["status"], SINCE);
+    if let (true, Some(status)) = (!told, volume["status"].as_object_mut()) {
+        match old["status"].get(SINCE).filter(|_| !moved) {
+            Some(since) => status.insert(SINCE.into(), since.clone()),
+            None if moved => status.insert(SINCE.into(), time_of(context).into()),
+            None => None,
+        };
+    }
+}
+
+/// The single address and the list of all of them tell the same; the class is there for good.
+fn prepare_pod_status(_: &Context, pod: &mut Object, old: &Object) {
+    let Some(status) = pod.get_mut("status").and_then(Value::as_object_mut) else {
+        pod["status"] = json!({});
+        return prepare_pod_status(&Context::default(), pod, old);
+    };
+    for (one, all) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+        let (first, single) = (status.get(all).and_then(|list| list[0]["ip"].as_str()), status.get(one));
+        let single = single.and_then(Value::as_str).filter(|ip| !ip.is_empty());
+        match (single, first) {
+            (Some(single), first) if first != Some(single) => {
+                let list = json!([{ "ip": single }]);
+                status.insert(all.into(), list);
+            }
+            (None, Some(first)) if one == "podIP" => {
+                let first = first.into();
+                status.insert(one.into(), first);
+            }
+            _ => {}
+        }
+    }
+    if status.get("qosClass").and_then(Value::as_str).unwrap_or_default().is_empty()
+        && let Some(class) = old["status"].get("qosClass")
+    {
+        status.insert("qosClass".into(), class.clone());
+    }
+}
 
 fn prepare_pod(_: &Context, pod: &mut Object) {
     let class = pod::qos_class(&pod["spec"]);

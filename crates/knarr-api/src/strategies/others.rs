@@ -1,10 +1,10 @@
 //! Kinds of every other group.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::Row;
+use super::{Row, subresource};
 use crate::names;
-use crate::object::Object;
+use crate::object::{Object, ObjectExt};
 use crate::strategy::Context;
 use crate::validation::{
     admission, crd, device, endpoint_slice, flow_control, networking, platform, rbac, status, storage,
@@ -37,7 +37,6 @@ pub const ROWS: &[Row] = &[
         name: networking::ip_address_name,
         validate: networking::ip_address,
         validate_update: Some(networking::ip_address_update),
-        selectable: &["spec.parentRef.name"],
         ..Row::new("networking.k8s.io", "IPAddress")
     },
     Row {
@@ -47,6 +46,8 @@ pub const ROWS: &[Row] = &[
         ..Row::with_status("networking.k8s.io", "ServiceCIDR")
     },
     Row {
+        prepare: |_, slice| drop_topology(slice),
+        prepare_update: |slice, _| drop_topology(slice),
         validate: endpoint_slice::validate,
         validate_update: Some(endpoint_slice::validate_update),
         generation: &["endpoints", "ports", "addressType"],
@@ -91,7 +92,7 @@ pub const ROWS: &[Row] = &[
         validate: storage::csi_driver,
         validate_update: Some(storage::csi_driver_update),
         unconditional: false,
-        generation: &["spec"],
+        prepare_update: count_changes,
         warnings: warnings::csi_driver,
         ..Row::new("storage.k8s.io", "CSIDriver")
     },
@@ -123,6 +124,7 @@ pub const ROWS: &[Row] = &[
     Row {
         validate: platform::priority_class,
         validate_update: Some(platform::priority_class_update),
+        generation: &["value"],
         ..Row::new("scheduling.k8s.io", "PriorityClass")
     },
     Row {
@@ -146,6 +148,7 @@ pub const ROWS: &[Row] = &[
         prepare_update: |new, old| new["spec"] = old["spec"].clone(),
         validate: platform::certificate_signing_request,
         validate_update: Some(platform::certificate_signing_request_update),
+        prepare_status: |context, request, old| subresource::stamp_conditions(context, request, old),
         generation: &[],
         selectable: &["spec.signerName"],
         ..Row::with_status("certificates.k8s.io", "CertificateSigningRequest")
@@ -204,10 +207,11 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         validate: device::claim_template,
-        validate_update: Some(|c, new, old| c.immutable(new, old, "spec")),
+        validate_update: Some(|c, new, old| c.immutable_as("resource.ResourceClaimTemplateSpec", new, old, "spec")),
         ..Row::new("resource.k8s.io", "ResourceClaimTemplate")
     },
     Row {
+        prepare: stamp_taints,
         validate: device::resource_slice,
         validate_update: Some(device::resource_slice_update),
         generation: &["spec"],
@@ -218,6 +222,7 @@ pub const ROWS: &[Row] = &[
         name: names::path_segment,
         validate: platform::api_service,
         generation: &[],
+        unconditional: false,
         ..Row::with_status("apiregistration.k8s.io", "APIService")
     },
     Row {
@@ -247,9 +252,38 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
+/// Where an endpoint is, in the words of an older version, is not kept.
+fn drop_topology(slice: &mut Object) {
+    for endpoint in slice.get_mut("endpoints").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(endpoint) = endpoint.as_object_mut() {
+            endpoint.remove("deprecatedTopology");
+        }
+    }
+}
+
+/// A taint tells since when it stands.
+fn stamp_taints(context: &Context, slice: &mut Object) {
+    let now = jiff::Timestamp::from_second(context.now).unwrap_or_default().to_string();
+    for device in slice.pointer_mut("/spec/devices").and_then(Value::as_array_mut).into_iter().flatten() {
+        for taint in device.get_mut("taints").and_then(Value::as_array_mut).into_iter().flatten() {
+            if taint.is_object() && taint["timeAdded"].is_null() {
+                taint["timeAdded"] = now.clone().into();
+            }
+        }
+    }
+}
+
+/// A driver has no generation until it is changed for the first time.
+fn count_changes(driver: &mut Object, old: &Object) {
+    if driver["spec"] != old["spec"] {
+        let generation = old.generation() + 1;
+        driver.metadata_mut().insert("generation".into(), generation.into());
+    }
+}
+
 /// Coordinated leader election is off: its fields are not kept.
 fn drop_gated(lease: &mut Object) {
-    if let Some(spec) = lease.get_mut("spec").and_then(serde_json::Value::as_object_mut) {
+    if let Some(spec) = lease.get_mut("spec").and_then(Value::as_object_mut) {
         spec.remove("preferredHolder");
         spec.remove("strategy");
     }

@@ -27,9 +27,13 @@ pub struct Row {
     /// Checks a new object; also a changed one, unless [`Row::validate_update`] is given.
     pub validate: fn(&mut Checker, &Object),
     pub validate_update: Option<fn(&mut Checker, &Object, &Object)>,
+    /// On an update of the status, once everything else is the old object's.
+    pub prepare_status: fn(&Context, &mut Object, &Object),
     pub validate_status: fn(&mut Checker, &Object, &Object),
     /// Whether `status` belongs to its own subresource.
     pub has_status: bool,
+    /// Whether a creator may tell the status, too.
+    pub created_with_status: bool,
     pub generation: &'static [&'static str],
     pub selectable: &'static [&'static str],
     pub create_on_update: bool,
@@ -52,8 +56,10 @@ impl Row {
             prepare_update: |_, _| {},
             validate: |_, _| {},
             validate_update: None,
+            prepare_status: |_, _, _| {},
             validate_status: |_, _, _| {},
             has_status: false,
+            created_with_status: false,
             generation: &[],
             selectable: &[],
             create_on_update: false,
@@ -102,7 +108,7 @@ impl Strategy for Row {
     }
 
     fn prepare_create(&self, ctx: &Context, object: &mut Object) {
-        if self.has_status {
+        if self.has_status && !self.created_with_status {
             reset_status(object);
         }
         (self.prepare)(ctx, object);
@@ -143,6 +149,7 @@ impl Strategy for Row {
         if let Some(metadata) = object.get_mut("metadata") {
             carry(metadata, &old["metadata"], "ownerReferences");
         }
+        (self.prepare_status)(ctx, object, old);
     }
 
     fn validate_subresource_update(&self, _ctx: &Context, name: &str, object: &Object, old: &Object) -> ErrorList {
@@ -192,6 +199,12 @@ impl Strategy for Row {
 }
 
 fn selectable_value(object: &Object, path: &str) -> String {
+    let path = match path {
+        // Older names, and one that is known and never has a value.
+        "spec.host" => "spec.nodeName",
+        "status.podIPs" => return String::new(),
+        path => path,
+    };
     let value = path.split('.').fold(object, |value, part| &value[part]);
     match value {
         Value::String(text) => text.clone(),

@@ -45,7 +45,7 @@ pub fn prepare(ctx: &Context, name: &str, object: &mut Object, old: &Object) {
             // Whoever approves may label and annotate, too.
             kept["metadata"] = object["metadata"].clone();
             set(&mut kept["status"], "conditions", part(object, "/status/conditions"));
-            stamp_conditions(ctx, &mut kept);
+            stamp_conditions(ctx, &mut kept, old);
         }
         _ => {}
     }
@@ -79,14 +79,21 @@ fn resize(kept: &mut Object, wanted: &Object) {
     }
 }
 
-fn stamp_conditions(ctx: &Context, request: &mut Object) {
+/// Conditions tell when they were last told, and since when they hold.
+pub fn stamp_conditions(ctx: &Context, request: &mut Object, old: &Object) {
     let now = jiff::Timestamp::from_second(ctx.now).unwrap_or_default().to_string();
     let Some(conditions) = request["status"].get_mut("conditions").and_then(Value::as_array_mut) else { return };
+    let before = part(old, "/status/conditions").as_array().map(Vec::as_slice).unwrap_or_default();
     for condition in conditions {
-        for field in ["lastUpdateTime", "lastTransitionTime"] {
-            if condition.get(field).is_none_or(Value::is_null) {
-                condition[field] = now.clone().into();
-            }
+        let unset = |field: &str| condition.get(field).is_none_or(Value::is_null);
+        let held = before.iter().find(|c| c["type"] == condition["type"] && c["status"] == condition["status"]);
+        let since = held.map(|c| c["lastTransitionTime"].clone()).filter(|since| !since.is_null());
+        let (told, changed) = (unset("lastUpdateTime"), unset("lastTransitionTime"));
+        if told {
+            condition["lastUpdateTime"] = now.clone().into();
+        }
+        if changed {
+            condition["lastTransitionTime"] = since.unwrap_or_else(|| now.clone().into());
         }
     }
 }

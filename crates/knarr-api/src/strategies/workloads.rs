@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Row;
+use super::core::drop_unless_used;
 use crate::names;
 use crate::validation::check::{equal, text};
 use crate::validation::{autoscaling, batch, job_status, status, workload};
@@ -13,7 +14,7 @@ pub const ROWS: &[Row] = &[
         validate: workload::deployment,
         validate_update: Some(|c, new, old| {
             workload::deployment(c, new);
-            c.within("spec", |c| c.immutable(&new["spec"], &old["spec"], "selector"));
+            c.within("spec", |c| c.immutable_as("*meta.LabelSelector", &new["spec"], &old["spec"], "selector"));
         }),
         validate_status: status::deployment,
         warnings: warnings::workload,
@@ -23,9 +24,8 @@ pub const ROWS: &[Row] = &[
         validate: workload::replica_set,
         validate_update: Some(|c, new, old| {
             workload::replica_set(c, new);
-            c.within("spec", |c| c.immutable(&new["spec"], &old["spec"], "selector"));
+            c.within("spec", |c| c.immutable_as("*meta.LabelSelector", &new["spec"], &old["spec"], "selector"));
         }),
-        selectable: &["status.replicas"],
         validate_status: status::replica_set,
         warnings: warnings::workload,
         ..Row::with_status("apps", "ReplicaSet")
@@ -37,10 +37,14 @@ pub const ROWS: &[Row] = &[
             let changed = !equal(&set["spec"]["template"], &old["spec"]["template"]);
             set_template_generation(set, before + i64::from(changed));
         },
+        prepare_status: |_, set, old| {
+            let before = text(&old["metadata"]["annotations"], TEMPLATE_GENERATION).parse().unwrap_or(1);
+            set_template_generation(set, before);
+        },
         validate: workload::daemon_set,
         validate_update: Some(|c, new, old| {
             workload::daemon_set(c, new);
-            c.within("spec", |c| c.immutable(&new["spec"], &old["spec"], "selector"));
+            c.within("spec", |c| c.immutable_as("*meta.LabelSelector", &new["spec"], &old["spec"], "selector"));
         }),
         validate_status: status::daemon_set,
         warnings: warnings::daemon_set,
@@ -48,6 +52,8 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: names::dns_label,
+        prepare: |_, set| drop_unless_used(set, &Value::Null, ROLLING_UPDATE, "maxUnavailable"),
+        prepare_update: |set, old| drop_unless_used(set, old, ROLLING_UPDATE, "maxUnavailable"),
         validate: workload::stateful_set_create,
         validate_update: Some(workload::stateful_set_update),
         validate_status: status::stateful_set,
@@ -105,6 +111,9 @@ pub const ROWS: &[Row] = &[
         ..Row::new("", "PodTemplate")
     },
 ];
+
+/// Where a stateful set would say how many pods may be gone at once, which is switched off.
+const ROLLING_UPDATE: &[&str] = &["spec", "updateStrategy", "rollingUpdate"];
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 

@@ -65,7 +65,7 @@ impl IncludeObject {
             "None" => Ok(IncludeObject::None),
             "Metadata" | "" => Ok(IncludeObject::Metadata),
             "Object" => Ok(IncludeObject::Object),
-            other => Err(StatusError::bad_request(format!("unrecognized includeObject value: {}", Value::from(other)))),
+            other => Err(StatusError::bad_request(format!("Unable to convert to Table as requested: includeObject: Invalid value: {}: must be 'Metadata', 'Object', 'None', or empty", Value::from(other)))),
         }
     }
 }
@@ -141,7 +141,7 @@ impl Printer {
         };
         let mut row = json!({"cells": cells});
         match include {
-            IncludeObject::None => {}
+            IncludeObject::None => row["object"] = Value::Null,
             IncludeObject::Metadata => row["object"] = partial_metadata(object, "meta.k8s.io/v1"),
             IncludeObject::Object => row["object"] = object.clone(),
         }

@@ -86,10 +86,8 @@ pub fn client_config(c: &mut Checker, config: &Value) {
 fn webhook_url(c: &mut Checker, url: &str) {
     const FORM: &str = "; desired format: https://host[/path]";
     let Some((scheme, rest)) = url.split_once("://") else {
-        c.invalid_text("url", url, format!("'https' is the only allowed URL scheme{FORM}"));
-        if url.split('/').next().is_none_or(|_| true) {
-            c.invalid_text("url", url, format!("host must be specified{FORM}"));
-        }
+        c.invalid_text("url", "", format!("'https' is the only allowed URL scheme{FORM}"));
+        c.invalid_text("url", "", format!("host must be specified{FORM}"));
         return;
     };
     if scheme != "https" {
@@ -113,11 +111,11 @@ fn webhook_url(c: &mut Checker, url: &str) {
 /// The service that a webhook is reached by.
 pub fn webhook_service(c: &mut Checker, service: &Value) {
     // Upstream confuses the two: each is reported at the other's field.
-    if text(service, "name").is_empty() {
-        c.required("namespace", "service namespace is required");
-    }
     if text(service, "namespace").is_empty() {
-        c.required("name", "service name is required");
+        c.required("name", "");
+    }
+    if text(service, "name").is_empty() {
+        c.required("namespace", "");
     }
     if int(service, "port").is_some_and(|p| !(1..=65535).contains(&p)) {
         c.invalid("port", &service["port"], "port is not valid: must be between 1 and 65535, inclusive");
@@ -219,6 +217,9 @@ fn match_conditions(c: &mut Checker, holder: &Value) {
     }
     let repeated_name = repeated_text(conditions, "name");
     c.each_indexed(holder, "matchConditions", |c, i, condition| {
+        if text(condition, "expression").trim().is_empty() {
+            c.required("expression", "");
+        }
         match text(condition, "name") {
             "" => c.required("name", ""),
             name => {
@@ -227,9 +228,6 @@ fn match_conditions(c: &mut Checker, holder: &Value) {
                     c.duplicate("name", &name.into());
                 }
             }
-        }
-        if text(condition, "expression").trim().is_empty() {
-            c.required("expression", "");
         }
     });
 }
@@ -285,7 +283,7 @@ fn policy_start(c: &mut Checker, spec: &Value) {
         match text(variable, "name") {
             "" => c.required("name", "name is not specified"),
             name if !names::c_identifier(name).is_empty() => {
-                c.invalid_text("name", name, "name is not a valid CEL identifier")
+                c.invalid_text("name", name, "must be a valid CEL identifier")
             }
             _ => {}
         }
@@ -295,7 +293,22 @@ fn policy_start(c: &mut Checker, spec: &Value) {
     });
 }
 
+/// An annotation's key is preceded by the policy's name.
+fn audit_key(c: &mut Checker, key: &str, name: &str) {
+    if key.is_empty() {
+        c.required("key", "key is not specified");
+    }
+    if name.is_empty() {
+        return c.invalid_text("key", key, "requires metadata.name be non-empty");
+    }
+    let whole = format!("{name}/{key}");
+    for message in names::qualified_name(&whole) {
+        c.invalid_text("key", &whole, message);
+    }
+}
+
 pub fn validating_policy(c: &mut Checker, object: &Value) {
+    let name = text(&object["metadata"], "name");
     c.at(object, "spec", |c, spec| {
         policy_start(c, spec);
         if list(spec, "validations").is_empty() && list(spec, "auditAnnotations").is_empty() {
@@ -318,13 +331,13 @@ pub fn validating_policy(c: &mut Checker, object: &Value) {
                 c.required("message", "message must be specified if expression contains line breaks");
             }
             if has(validation, "reason") {
-                c.supported(validation, "reason", &["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"]);
+                c.supported(validation, "reason", &["Forbidden", "Invalid", "RequestEntityTooLarge"]);
             }
         });
         let annotations = list(spec, "auditAnnotations");
         let repeated_key = repeated_text(annotations, "key");
         c.each_indexed(spec, "auditAnnotations", |c, i, annotation| {
-            c.name(annotation, "key", names::qualified_name);
+            audit_key(c, text(annotation, "key"), name);
             if text(annotation, "valueExpression").trim().is_empty() {
                 c.required("valueExpression", "valueExpression is not specified");
             }
@@ -341,7 +354,7 @@ pub fn mutating_policy(c: &mut Checker, object: &Value) {
         for rule in list(&spec["matchConstraints"], "resourceRules") {
             for operation in list(rule, "operations") {
                 if operation != "CREATE" && operation != "UPDATE" {
-                    c.not_supported("matchConstraints.resourceRules.operations", operation, &["CREATE", "UPDATE"]);
+                    c.not_supported("matchConstraints.resourceRules.operations", operation, &["*", "CONNECT", "CREATE", "UPDATE"]);
                 }
             }
         }
@@ -365,7 +378,7 @@ fn mutation(c: &mut Checker, mutation: &Value) {
         if has(mutation, wanted) {
             c.at(mutation, wanted, |c, patch| {
                 if text(patch, "expression").trim().is_empty() {
-                    c.required("expression", "expression is not specified");
+                    c.required("expression", "");
                 }
             });
         } else {
@@ -387,7 +400,7 @@ pub fn policy_binding(c: &mut Checker, object: &Value, validating: bool) {
                 (name, false) => c.rule("name", name, names::path_segment),
                 _ => c.forbidden("name", "name and selector are mutually exclusive"),
             }
-            c.choice(param, "parameterNotFoundAction", &["Allow", "Deny"]);
+            c.choice(param, "parameterNotFoundAction", &["Deny", "Allow"]);
         });
         c.if_set(spec, "matchResources", match_resources);
         if !validating {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::check::{Checker, has, int, list, quantity, text};
+use super::check::{Checker, is_empty, has, int, list, quantity, text};
 use crate::names;
 use crate::resource::GroupVersion;
 
@@ -67,6 +67,8 @@ fn metric(c: &mut Checker, metric: &Value) {
     }
     let names: Vec<&str> = SOURCES.iter().map(|(name, _)| *name).collect();
     if !names.contains(&kind) {
+        let mut names = names;
+        names.sort_unstable();
         c.not_supported("type", &kind.into(), &names);
     }
     let present: Vec<&str> = SOURCES.iter().map(|(_, field)| *field).filter(|field| has(metric, field)).collect();
@@ -90,19 +92,27 @@ fn metric_source(c: &mut Checker, source: &Value, kind: &str) {
     }
     match kind {
         "resource" | "containerResource" => {
-            c.need(source, "name");
-            if kind == "containerResource" {
-                c.need(source, "container");
+            if is_empty(source, "name") {
+                c.required("name", "must specify a resource name");
+            }
+            if kind == "containerResource" && is_empty(source, "container") {
+                c.required("container", "must specify a container");
             }
         }
-        _ => c.at(source, "metric", |c, metric| c.name(metric, "name", names::path_segment)),
+        _ => c.at(source, "metric", |c, metric| match is_empty(metric, "name") {
+            true => c.required("name", "must specify a metric name"),
+            false => c.name(metric, "name", names::path_segment),
+        }),
     }
     c.at(source, "target", |c, target| {
         metric_target(c, target);
         let (value, average) = (has(target, "value"), has(target, "averageValue"));
         let utilization = has(target, "averageUtilization");
         match kind {
-            "object" | "external" if !value && !average => {
+            "external" if !value && !average => {
+                c.required("averageValue", "must set either a target value for metric or a per-pod target");
+            }
+            "object" if !value && !average => {
                 c.required("averageValue", "must set either a target value or averageValue");
             }
             "external" if value && average => {

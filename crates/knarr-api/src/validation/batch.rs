@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::check::{Checker, equal, flag, has, int, is_empty, list, repeated_items, text};
+use super::check::{Checker, equal, flag, has, int, is_empty, list, repeated_items, same, text};
 use super::{cron, labels, pod};
 use crate::names;
 use crate::object::Object;
@@ -70,8 +70,9 @@ fn validate_indexed_name(c: &mut Checker, job: &Value) {
     let completions = int(&job["spec"], "completions").unwrap_or(0);
     if text(&job["spec"], "completionMode") == "Indexed" && completions > 0 {
         let name = text(&job["metadata"], "name");
-        for message in names::dns_label(&format!("{name}-{}", completions - 1)) {
-            let why = format!("will not able to create pod with invalid DNS label: {message}");
+        let last = format!("{name}-{}", completions - 1);
+        for _ in names::dns_label(&last) {
+            let why = format!("will not able to create pod with invalid DNS label: {last}");
             c.invalid_text("metadata.name", name, why);
         }
     }
@@ -124,7 +125,7 @@ fn validate_spec(c: &mut Checker, spec: &Value) {
             c.too_long("managedBy", 63);
         }
     }
-    c.optional_choice(spec, "completionMode", &["Indexed", "NonIndexed"]);
+    c.optional_choice(spec, "completionMode", &["NonIndexed", "Indexed"]);
     match text(spec, "completionMode") {
         "Indexed" => validate_indexed(c, spec),
         mode if mode == "NonIndexed" || !has(spec, "completionMode") => {
@@ -209,10 +210,10 @@ fn validate_failure_policy(c: &mut Checker, policy: &Value, spec: &Value) {
         });
         match (has(rule, "onExitCodes"), list(rule, "onPodConditions").is_empty()) {
             (true, false) => {
-                c.invalid("", &Value::Null, "specifying both OnExitCodes and OnPodConditions is not supported")
+                c.invalid_without_value("", "specifying both OnExitCodes and OnPodConditions is not supported")
             }
             (false, true) => {
-                c.invalid("", &Value::Null, "specifying one of OnExitCodes and OnPodConditions is required")
+                c.invalid_without_value("", "specifying one of OnExitCodes and OnPodConditions is required")
             }
             _ => {}
         }
@@ -220,7 +221,10 @@ fn validate_failure_policy(c: &mut Checker, policy: &Value, spec: &Value) {
 }
 
 fn validate_exit_codes(c: &mut Checker, codes: &Value, containers: &[&str]) {
-    c.choice(codes, "operator", &["In", "NotIn"]);
+    match is_empty(codes, "operator") {
+        true => c.required("operator", "valid values: [\"In\" \"NotIn\"]"),
+        false => c.choice(codes, "operator", &["In", "NotIn"]),
+    }
     if has(codes, "containerName") && !containers.contains(&text(codes, "containerName")) {
         let why = "must be one of the container or initContainer names in the pod template";
         c.invalid("containerName", &codes["containerName"], why);
@@ -343,40 +347,64 @@ pub fn domain_prefixed_path(c: &mut Checker, value: &Value, field: &str) {
 }
 
 pub fn job_update(c: &mut Checker, object: &Value, old: &Value) {
+    job(c, object);
     c.within("spec", |c| {
         let (spec, before) = (&object["spec"], &old["spec"]);
         validate_spec(c, spec);
-        validate_selector(c, spec);
-        for field in ["completions", "selector"] {
-            // An elastic indexed job may change completions together with parallelism.
-            let both_set = has(spec, "completions") && has(before, "completions");
-            let elastic = field == "completions"
-                && text(spec, "completionMode") == "Indexed"
-                && spec["completions"] == spec["parallelism"]
-                && both_set;
-            if !elastic {
-                c.immutable(spec, before, field);
-            }
-        }
-        if !equal(&template_that_stays(spec, before), &before["template"]) {
-            c.invalid("template", &spec["template"], "field is immutable");
-        }
-        for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
-            c.immutable(spec, before, field);
-        }
+        completions_update(c, spec, before);
+        c.immutable_as("*meta.LabelSelector", spec, before, "selector");
+        template_update(c, spec, before);
+        c.immutable(spec, before, "completionMode");
+        c.immutable_as("*batch.PodFailurePolicy", spec, before, "podFailurePolicy");
+        c.immutable(spec, before, "backoffLimitPerIndex");
+        c.immutable(spec, before, "managedBy");
+        c.immutable_as("*batch.SuccessPolicy", spec, before, "successPolicy");
     });
 }
 
-/// A suspended job that never started may change where its pods go.
-fn template_that_stays(spec: &Value, before: &Value) -> Value {
-    let mut template = spec["template"].clone();
-    let suspended = flag(before, "suspend");
-    if suspended {
-        for field in ["nodeSelector", "tolerations", "affinity", "schedulingGates"] {
-            template["spec"][field] = before["template"]["spec"][field].clone();
+/// An indexed job may change its completions together with its parallelism.
+fn completions_update(c: &mut Checker, spec: &Value, before: &Value) {
+    if text(spec, "completionMode") != "Indexed" {
+        return c.immutable(spec, before, "completions");
+    }
+    let both_set = has(spec, "completions") && has(before, "completions");
+    if both_set && !same(spec, before, "completions") && spec["completions"] != spec["parallelism"] {
+        c.invalid("completions", &spec["completions"], "can only be modified in tandem with spec.parallelism");
+    }
+}
+
+/// A suspended job may change where its pods go, and what they ask for.
+fn template_update(c: &mut Checker, spec: &Value, before: &Value) {
+    let (template, old) = (&spec["template"], &before["template"]);
+    if !flag(before, "suspend") {
+        if !equal(template, old) {
+            c.invalid_as("core.PodTemplateSpec", "template", template, "field is immutable");
+        }
+        return;
+    }
+    let mut allowed = old["spec"].clone();
+    for field in ["nodeSelector", "tolerations", "schedulingGates"] {
+        allowed[field] = template["spec"][field].clone();
+    }
+    let affinity = |spec: &Value| spec["affinity"]["nodeAffinity"].clone();
+    if has(&template["spec"], "affinity") || has(&allowed, "affinity") {
+        if !allowed["affinity"].is_object() {
+            allowed["affinity"] = json!({});
+        }
+        allowed["affinity"]["nodeAffinity"] = affinity(&template["spec"]);
+    }
+    for field in ["containers", "initContainers"] {
+        let new = list(&template["spec"], field);
+        let old = allowed[field].as_array_mut().map(Vec::as_mut_slice).unwrap_or_default();
+        if old.len() == new.len() {
+            for (old, new) in old.iter_mut().zip(new).filter(|(old, new)| old["name"] == new["name"]) {
+                old["resources"] = new["resources"].clone();
+            }
         }
     }
-    template
+    if !equal(&template["spec"], &allowed) {
+        c.invalid_as("core.PodSpec", "template.spec", &template["spec"], "field is immutable");
+    }
 }
 
 pub fn cron_job(c: &mut Checker, object: &Value) {

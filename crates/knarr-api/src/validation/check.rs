@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use crate::field::{ErrorKind, ErrorList, FieldError};
+use crate::internal;
 use crate::names::Rule;
 use crate::quantity::Quantity;
 
@@ -164,7 +165,17 @@ impl Checker {
         if self.shown > MOST_SHOWN {
             return;
         }
-        let (path, value, detail) = (self.path_of(field), value.map(Value::to_string), detail.into());
+        self.keep(kind, field, value.map(Value::to_string), detail.into());
+    }
+
+    fn push_shown(&mut self, kind: ErrorKind, field: &str, value: String, detail: &str) {
+        if self.shown <= MOST_SHOWN {
+            self.keep(kind, field, Some(value), detail.into());
+        }
+    }
+
+    fn keep(&mut self, kind: ErrorKind, field: &str, value: Option<String>, detail: String) {
+        let path = self.path_of(field);
         self.shown += path.len() + detail.len() + value.as_ref().map_or(0, String::len);
         self.errors.push(FieldError { kind, path, value, detail });
     }
@@ -184,6 +195,21 @@ impl Checker {
     /// As [`Checker::invalid`], without showing what.
     pub fn invalid_without_value(&mut self, field: &str, detail: &str) {
         self.push(ErrorKind::Invalid, field, None, detail);
+    }
+
+    /// As [`Checker::invalid`], showing the value as a type of upstream's memory ([`crate::internal`]).
+    pub fn invalid_as(&mut self, ty: &str, field: &str, value: &Value, detail: &str) {
+        self.push_shown(ErrorKind::Invalid, field, internal::show(ty, value), detail);
+    }
+
+    /// As [`Checker::invalid`], of a value that has been shown already.
+    pub fn invalid_shown(&mut self, field: &str, shown: String, detail: &str) {
+        self.push_shown(ErrorKind::Invalid, field, shown, detail);
+    }
+
+    /// As [`Checker::duplicate`], showing the value as a type of upstream's memory.
+    pub fn duplicate_as(&mut self, ty: &str, field: &str, value: &Value, detail: &str) {
+        self.push_shown(ErrorKind::Duplicate, field, internal::show(ty, value), detail);
     }
 
     pub fn invalid_text(&mut self, field: &str, value: &str, detail: impl Into<String>) {
@@ -344,6 +370,13 @@ impl Checker {
     pub fn immutable(&mut self, value: &Value, old: &Value, field: &str) {
         if !same(value, old, field) {
             self.invalid(field, &value[field], "field is immutable");
+        }
+    }
+
+    /// As [`Checker::immutable`], showing the value as a type of upstream's memory.
+    pub fn immutable_as(&mut self, ty: &str, value: &Value, old: &Value, field: &str) {
+        if !same(value, old, field) {
+            self.invalid_as(ty, field, &value[field], "field is immutable");
         }
     }
 

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::check::{Checker, entries, flag, has, same, text};
+use crate::decode::syntax;
 use crate::names;
 use crate::object::Object;
 
@@ -117,12 +118,10 @@ fn docker_config(c: &mut Checker, object: &Value, key: &str) {
     match object["data"].get(key).and_then(Value::as_str) {
         None => c.required(&field, ""),
         Some(encoded) => {
-            let json = STANDARD
-                .decode(encoded)
-                .ok()
-                .and_then(|b| serde_json::from_slice::<serde_json::Map<_, Value>>(&b).ok());
-            if json.is_none() {
-                c.invalid_text(&field, "<secret contents redacted>", "invalid character");
+            let bytes = STANDARD.decode(encoded).unwrap_or_default();
+            if serde_json::from_slice::<serde_json::Map<_, Value>>(&bytes).is_err() {
+                let why = syntax::check(&bytes).err().unwrap_or_else(|| "invalid character".into());
+                c.invalid_text(&field, "<secret contents redacted>", why);
             }
         }
     }

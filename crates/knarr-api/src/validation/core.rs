@@ -25,6 +25,7 @@ pub fn namespace(c: &mut Checker, object: &Value) {
 pub fn endpoint_ip(c: &mut Checker, field: &str, value: &str) {
     let Some(address) = parse_ip(value) else {
         c.invalid_text(field, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        c.invalid_text(field, value, "must be a valid IP address");
         return;
     };
     if address.is_unspecified() {
@@ -75,27 +76,4 @@ pub fn endpoints(c: &mut Checker, object: &Value) {
             }
         });
     });
-}
-
-pub fn event(c: &mut Checker, object: &Value) {
-    let namespace = text(&object["metadata"], "namespace");
-    let involved = text(&object["involvedObject"], "namespace");
-    const WHY: &str = "does not match event.namespace";
-    let known_time = has(object, "eventTime");
-    let free =
-        if known_time { matches!(namespace, "default" | "kube-system") } else { matches!(namespace, "" | "default") };
-    if (involved.is_empty() && !free) || (!involved.is_empty() && !known_time && involved != namespace) {
-        c.invalid_text("involvedObject.namespace", involved, WHY);
-    }
-    if known_time {
-        c.need(object, "reportingComponent");
-        c.rule("reportingComponent", text(object, "reportingComponent"), names::qualified_name);
-        for field in ["reportingInstance", "action"] {
-            c.need(object, field);
-            if text(object, field).len() > 128 {
-                c.invalid_text(field, "", "can have at most 128 characters");
-            }
-        }
-        c.need(object, "reason");
-    }
 }

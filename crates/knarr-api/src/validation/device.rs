@@ -124,7 +124,7 @@ pub fn claim(c: &mut Checker, object: &Value) {
 
 /// A claim of which nothing but the status ever changes.
 pub fn claim_update(c: &mut Checker, object: &Value, old: &Value) {
-    c.immutable(object, old, "spec");
+    c.immutable_as("resource.ResourceClaimSpec", object, old, "spec");
 }
 
 pub fn claim_template(c: &mut Checker, object: &Value) {

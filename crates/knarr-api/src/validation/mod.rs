@@ -14,6 +14,7 @@ pub mod crd;
 pub mod cron;
 pub mod device;
 pub mod endpoint_slice;
+pub mod event;
 pub mod flow_control;
 pub mod job_status;
 pub mod labels;

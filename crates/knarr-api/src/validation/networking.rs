@@ -29,16 +29,18 @@ pub fn network_policy(c: &mut Checker, object: &Value) {
 
 fn policy_port(c: &mut Checker, port: &Value) {
     if has(port, "protocol") {
-        c.supported(port, "protocol", &["SCTP", "TCP", "UDP"]);
+        c.supported(port, "protocol", &["TCP", "UDP", "SCTP"]);
     }
     if has(port, "port") {
         c.port_or_name(port, "port");
         if let Some(end) = int(port, "endPort") {
             match int(port, "port") {
-                Some(start) if end < start => {
-                    c.invalid("endPort", &end.into(), "must be greater than or equal to `port`")
+                Some(start) => {
+                    if end < start {
+                        c.invalid("endPort", &start.into(), "must be greater than or equal to `port`");
+                    }
+                    c.port(port, "endPort");
                 }
-                Some(_) => c.port(port, "endPort"),
                 None => c.invalid("endPort", &end.into(), "may not be specified when `port` is non-numeric"),
             }
         }
@@ -231,7 +233,7 @@ pub fn ip_address(c: &mut Checker, object: &Value) {
 
 pub fn ip_address_update(c: &mut Checker, object: &Value, old: &Value) {
     ip_address(c, object);
-    c.within("spec", |c| c.immutable(&object["spec"], &old["spec"], "parentRef"));
+    c.within("spec", |c| c.immutable_as("*networking.ParentReference", &object["spec"], &old["spec"], "parentRef"));
 }
 
 pub fn service_cidr(c: &mut Checker, object: &Value) {
@@ -251,7 +253,7 @@ pub fn service_cidr(c: &mut Checker, object: &Value) {
             c.invalid(
                 "cidrs",
                 &spec["cidrs"],
-                "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96",
+                "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
             );
         }
         for (i, range) in ranges.iter().enumerate() {

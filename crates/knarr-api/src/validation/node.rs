@@ -46,7 +46,7 @@ fn validate_taints(c: &mut Checker, node: &Value) {
             }
             c.choice(taint, "effect", &["NoSchedule", "PreferNoSchedule", "NoExecute"]);
             if repeated[i] {
-                c.duplicate("", taint);
+                c.duplicate_as("core.Taint", "", taint, "taints must be unique by key and effect pair");
             }
         });
     }

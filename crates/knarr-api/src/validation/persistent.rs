@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{Checker, entries, equal, has, is_empty, list, quantity, same, text};
 use super::{labels, node_selector, volume};
-use crate::names;
+use crate::{internal, names};
 
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
@@ -142,10 +142,10 @@ pub fn validate_claim_update(c: &mut Checker, claim: &Value, old: &Value) {
         masked["volumeAttributesClassName"] = before["volumeAttributesClassName"].clone();
     }
     if !equal(&masked, before) {
-        c.forbidden(
-            "spec",
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n",
-        );
+        let difference = internal::difference("core.PersistentVolumeClaimSpec", before, &masked);
+        let why =
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n";
+        c.forbidden("spec", &format!("{why}{difference}"));
     }
     let size = |v: &Value| quantity(&v["resources"]["requests"]["storage"]);
     if size(spec) < size(before) && size(spec) <= quantity(&old["status"]["capacity"]["storage"]) {
@@ -238,6 +238,27 @@ fn csi(c: &mut Checker, v: &Value) {
 
 pub fn validate_volume(c: &mut Checker, object: &Value) {
     c.at(object, "spec", validate_volume_spec);
+    const OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+    const MOUNTED: &[&str] = &[
+        "gcePersistentDisk",
+        "awsElasticBlockStore",
+        "glusterfs",
+        "nfs",
+        "rbd",
+        "quobyte",
+        "iscsi",
+        "cinder",
+        "cephfs",
+        "azureFile",
+        "vsphereVolume",
+        "azureDisk",
+        "portworxVolume",
+    ];
+    let asked = object["metadata"]["annotations"].get(OPTIONS).is_some();
+    if asked && !MOUNTED.iter().any(|source| has(&object["spec"], source)) {
+        let why = "may not specify mount options for this volume type";
+        c.forbidden(&format!("metadata.annotations.{OPTIONS}"), why);
+    }
 }
 
 /// A volume that an attachment spells out, because no claim stands for it.
@@ -335,6 +356,8 @@ fn validate_volume_source(c: &mut Checker, spec: &Value) {
 
 pub fn validate_volume_update(c: &mut Checker, object: &Value, old: &Value) {
     validate_volume(c, object);
+    // Upstream does all of it twice where a volume changes, and tells the causes twice.
+    c.at(object, "spec", validate_volume_spec);
     let (spec, before) = (&object["spec"], &old["spec"]);
     let source = |spec: &Value| SOURCES.iter().map(|(n, _)| spec[*n].clone()).collect::<Value>();
     let mut new = spec.clone();
@@ -344,12 +367,14 @@ pub fn validate_volume_update(c: &mut Checker, object: &Value, old: &Value) {
         csi.remove("controllerExpandSecretRef");
     }
     if !equal(&source(&new), &source(before)) {
-        c.forbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation\n");
+        let difference = internal::difference("core.PersistentVolumeSource", before, &new);
+        let why = format!("spec.persistentvolumesource is immutable after creation\n{difference}");
+        c.forbidden("spec.persistentvolumesource", &why);
     }
     c.immutable(spec, before, "volumeMode");
     if has(before, "nodeAffinity") && !same(spec, before, "nodeAffinity") {
         let why = "field is immutable, except for updating from beta label to GA";
-        c.invalid("nodeAffinity", &spec["nodeAffinity"], why);
+        c.invalid_as("*core.VolumeNodeAffinity", "nodeAffinity", &spec["nodeAffinity"], why);
     }
     if has(before, "volumeAttributesClassName") && !has(spec, "volumeAttributesClassName") {
         c.forbidden("spec.volumeAttributesClassName", "update from non-nil value to nil is forbidden");

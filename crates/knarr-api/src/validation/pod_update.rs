@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::check::{Checker, entries, equal, has, int, list, text};
 use super::{annotations, node_selector, pod};
+use crate::internal;
 
 pub fn validate(c: &mut Checker, pod: &Value, old: &Value) {
     pod::validate_pod(c, pod);
@@ -26,10 +27,9 @@ pub fn validate(c: &mut Checker, pod: &Value, old: &Value) {
         only_removed_gates(c, spec, before);
         let masked = masked(c, spec, before);
         if !equal(&masked, before) {
-            c.forbidden(
-                "",
-                "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n",
-            );
+            let difference = internal::difference("core.PodSpec", before, &masked);
+            let why = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n";
+            c.forbidden("", &format!("{why}{difference}"));
         }
     });
 }

@@ -133,7 +133,8 @@ pub fn resource_quota(c: &mut Checker, object: &Value) {
 }
 
 fn quota_name(c: &mut Checker, name: &str) {
-    if resources::validate_resource_name(c, name) && !name.contains('/') && !resources::is_quotable(name) {
+    resources::validate_resource_name(c, name);
+    if !name.contains('/') && !resources::is_quotable(name) {
         c.invalid_text("", name, "must be a standard resource for quota");
     }
 }

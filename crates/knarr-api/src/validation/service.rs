@@ -281,7 +281,8 @@ fn validate_ports(c: &mut Checker, spec: &Value) {
             }
         }
         if repeated_port[i] {
-            c.duplicate("", &json!({"protocol": port["protocol"], "port": port["port"]}));
+            let (protocol, number) = (&port["protocol"], &port["port"]);
+            c.duplicate_as("core.ServicePort", "", &json!({"protocol": protocol, "port": number}), "");
         }
     });
 }

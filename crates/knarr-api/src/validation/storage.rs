@@ -99,7 +99,7 @@ pub fn csi_driver(c: &mut Checker, object: &Value) {
         c.optional_choice(spec, "fsGroupPolicy", &["File", "None", "ReadWriteOnceWithFSType"]);
         for mode in list(spec, "volumeLifecycleModes") {
             if mode != "Persistent" && mode != "Ephemeral" {
-                c.not_supported("volumeLifecycleModes", mode, &["Ephemeral", "Persistent"]);
+                c.not_supported("volumeLifecycleModes", mode, &["Persistent", "Ephemeral"]);
             }
         }
         if int(spec, "nodeAllocatableUpdatePeriodSeconds").is_some_and(|n| n < 10) {
@@ -195,7 +195,7 @@ pub fn csi_storage_capacity(c: &mut Checker, object: &Value) {
 }
 
 pub fn csi_storage_capacity_update(c: &mut Checker, object: &Value, old: &Value) {
-    c.immutable(object, old, "nodeTopology");
+    c.immutable_as("*meta.LabelSelector", object, old, "nodeTopology");
     c.immutable(object, old, "storageClassName");
 }
 
@@ -227,7 +227,7 @@ pub fn volume_attachment(c: &mut Checker, object: &Value) {
 /// An attachment never changes; its status does.
 pub fn volume_attachment_update(c: &mut Checker, object: &Value, old: &Value) {
     volume_attachment(c, object);
-    c.immutable(object, old, "spec");
+    c.immutable_as("storage.VolumeAttachmentSpec", object, old, "spec");
 }
 
 pub fn volume_attachment_status(c: &mut Checker, object: &Value, _old: &Value) {

@@ -188,7 +188,7 @@ pub fn iscsi(c: &mut Checker, v: &Value) {
     match text(v, "iqn") {
         "" => c.required("iqn", ""),
         iqn if !["iqn", "eui", "naa"].iter().any(|p| iqn.starts_with(p)) => {
-            c.invalid_text("iqn", iqn, "must be valid format starting with iqn, eui, or naa");
+            c.invalid_text("iqn", iqn, "must be valid format");
         }
         _ => {}
     }

@@ -30,7 +30,7 @@ fn template(c: &mut Checker, spec: &Value) {
     let selector = &spec["selector"];
     let template_labels = &spec["template"]["metadata"]["labels"];
     if !valid_selector(selector) {
-        c.invalid("selector", selector, "invalid label selector");
+        c.invalid("selector", selector, "");
         return;
     }
     let everything = !selector.is_null() && labels::is_empty_selector(selector);
@@ -93,7 +93,7 @@ fn rolling_update(c: &mut Checker, rolling: &Value) {
 
 fn is_nothing(value: &Value) -> bool {
     match value {
-        Value::String(text) => text.strip_suffix('%').and_then(|n| n.parse::<i64>().ok()) == Some(0),
+        Value::String(text) => text.strip_suffix('%').and_then(|n| n.parse::<i64>().ok()).unwrap_or(0) == 0,
         other => other.as_i64().unwrap_or(0) == 0,
     }
 }
@@ -118,7 +118,7 @@ pub fn replica_set(c: &mut Checker, object: &Value) {
     c.at(object, "spec", |c, spec| {
         c.not_negative(spec, "replicas");
         c.not_negative(spec, "minReadySeconds");
-        selector_and_template(c, spec, "replicaset");
+        selector_and_template(c, spec, "deployment");
         template(c, spec);
     });
 }
@@ -299,7 +299,8 @@ pub fn replication_controller(c: &mut Checker, object: &Value) {
 pub fn pod_disruption_budget(c: &mut Checker, object: &Value) {
     c.at(object, "spec", |c, spec| {
         if has(spec, "minAvailable") && has(spec, "maxUnavailable") {
-            c.invalid("", spec, "minAvailable and maxUnavailable cannot be both set");
+            let why = "minAvailable and maxUnavailable cannot be both set";
+            c.invalid_as("policy.PodDisruptionBudgetSpec", "", spec, why);
         }
         for field in ["minAvailable", "maxUnavailable"] {
             if has(spec, field) {

@@ -2,7 +2,7 @@
 //! An entry must return, whatever it is given; where there is an algebra it holds it.
 
 use knarr_api::apply::{Scope, apply, reset_fields, update_managed_fields};
-use knarr_api::decode::{Encoding, FieldValidation, decode_object, keep_said};
+use knarr_api::decode::{Encoding, FieldValidation, decode_object, read_configuration};
 use knarr_api::patch::{json, merge, strategic};
 use knarr_api::quantity::Quantity;
 use knarr_api::resource::{GroupVersionKind, built_in};
@@ -119,9 +119,8 @@ pub fn server_side_apply(data: &[u8]) {
         let text = object.to_string();
         decode_object(text.as_bytes(), Encoding::Json, &deployment(), FieldValidation::Ignore).map(|d| d.object)
     };
-    let Ok(decoded) = decode_object(config, Encoding::Yaml, &deployment(), FieldValidation::Ignore) else { return };
-    let mut applied = decoded.object;
-    keep_said(&mut applied, config, Encoding::Yaml);
+    let Ok(decoded) = read_configuration(config, &deployment(), FieldValidation::Ignore) else { return };
+    let applied = decoded.object;
     let scope = Scope {
         schema: schema(),
         ty: schema().by_gvk(&deployment()).expect("a built-in kind"),

@@ -61,7 +61,7 @@ impl Plugin for DefaultStorageClass {
     }
 }
 
-/// Volumes and claims stay while something uses them.
+/// Volumes, claims and classes of attributes stay while something uses them.
 pub struct StorageObjectInUseProtection;
 
 #[async_trait]
@@ -79,6 +79,8 @@ impl Plugin for StorageObjectInUseProtection {
             "kubernetes.io/pvc-protection"
         } else if is_main(request, "", "persistentvolumes") {
             "kubernetes.io/pv-protection"
+        } else if is_main(request, "storage.k8s.io", "volumeattributesclasses") {
+            "kubernetes.io/vac-protection"
         } else {
             return Ok(());
         };

@@ -69,6 +69,8 @@ impl Wanted {
 }
 
 const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+/// How a refusal begins where the client accepts nothing that there is.
+pub const NONE_OF: &str = "406: Not Acceptable\n\nAvailable representations: ";
 const ACCEPTED_WITHOUT_PROTOBUF: &str = "application/json, application/yaml";
 
 /// One clause of an `Accept` header.
@@ -152,7 +154,13 @@ fn pick(headers: &HeaderMap, forms: bool, written: impl Fn(Encoding) -> bool) ->
         None | Some(b"application/json" | b"*/*" | b"") => return Ok(Wanted::JSON),
         Some(_) => {}
     }
-    clauses(headers).iter().find_map(|clause| clause.wanted(forms, &written)).ok_or_else(|| {
+    let clauses = clauses(headers);
+    clauses.iter().find_map(|clause| clause.wanted(forms, &written)).ok_or_else(|| {
+        // Upstream's router refuses what names none of the types at all.
+        let known = |clause: &Clause<'_>| clause.media_type != "application/*" && Encoding::parse(clause.media_type).is_some();
+        if written(Encoding::Protobuf) && !clauses.iter().any(known) {
+            return StatusError::unrouted(Reason::NotAcceptable, format!("{NONE_OF}{ACCEPTED}"));
+        }
         let accepted = if written(Encoding::Protobuf) { ACCEPTED } else { ACCEPTED_WITHOUT_PROTOBUF };
         StatusError::new(Reason::NotAcceptable, format!("only the following media types are accepted: {accepted}"))
     })

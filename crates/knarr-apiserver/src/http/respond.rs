@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body as _;
+use knarr_api::resource::built_in;
+use knarr_api::status::Reason;
 use knarr_api::{StatusError, protobuf, schema};
 use serde_json::Value;
 
@@ -57,6 +59,33 @@ pub fn method_not_allowed(allow: &str) -> Response<Body> {
         response.headers_mut().insert(http::header::ALLOW, value);
     }
     response
+}
+
+/// Whether upstream's router looks further for this path: then it answers with a `Status` where nothing is found.
+fn is_routed(path: &str) -> bool {
+    let mut words = path.split('/').skip(1);
+    match (words.next(), words.next()) {
+        (Some("api" | "version"), _) => true,
+        (Some("apis"), Some(group)) => built_in().resources.iter().any(|r| r.group == group),
+        _ => false,
+    }
+}
+
+/// The answer where no route matches.
+pub fn no_route(path: &str) -> Response<Body> {
+    if !is_routed(path) {
+        return page_not_found();
+    }
+    from_error(&StatusError::unrouted(Reason::NotFound, "the server could not find the requested resource"))
+}
+
+/// The answer where a route matches, but not with this method.
+pub fn no_method(path: &str, allow: &str) -> Response<Body> {
+    if !is_routed(path) {
+        return method_not_allowed(allow);
+    }
+    let why = "the server does not allow this method on the requested resource";
+    from_error(&StatusError::unrouted(Reason::MethodNotAllowed, why))
 }
 
 /// What Go's server says to a request that it does not even read; the connection ends.
@@ -146,6 +175,16 @@ pub fn from_error(error: &StatusError) -> Response<Body> {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry));
     }
     response
+}
+
+/// Adds a warning before all others: what is asked for is told of before what is wrong with it.
+pub fn warn_first(response: &mut Response<Body>, warning: &str) {
+    let others: Vec<HeaderValue> = response.headers().get_all(WARNING).iter().cloned().collect();
+    response.headers_mut().remove(WARNING);
+    add_warnings(response, &[warning.to_string()]);
+    for other in others {
+        response.headers_mut().append(WARNING, other);
+    }
 }
 
 /// Adds `Warning: 299 - "text"` headers, as upstream writes them.

@@ -1,8 +1,9 @@
 //! Server-side apply.
 
 use bytes::Bytes;
-use knarr_api::decode::{FieldValidation, keep_said};
+use knarr_api::decode::FieldValidation;
 use knarr_api::object::ObjectExt;
+use knarr_api::status::Reason;
 use knarr_api::{Object, StatusError};
 
 use super::commit::{self, Target};
@@ -21,10 +22,7 @@ impl Apply {
     /// Reads the configuration; from here on, ownership is the apply's to record.
     pub fn new(target: &Target, body: &Bytes, writer: &mut Writer) -> Result<Self, StatusError> {
         let decoded = target.served.decode_configuration(body, writer.options.field_validation)?;
-        let mut config = decoded.object;
-        keep_said(&mut config, body, knarr_api::decode::Encoding::Yaml);
-        commit::ensure_name(target, &mut config)?;
-        commit::ensure_namespace(target, &mut config)?;
+        let config = decoded.object;
         writer.warnings.extend(decoded.warnings);
         writer.fields_managed = true;
         Ok(Apply { target: target.clone(), config, writer: writer.clone() })
@@ -34,7 +32,21 @@ impl Apply {
         let served = &self.target.served;
         let merged = managed::apply(served, live, &self.config, &self.target.subresource, &self.writer)?;
         let text = serde_json::to_vec(&merged).map_err(StatusError::internal)?;
-        Ok(served.decode(&text.into(), Encoding::Json, FieldValidation::Ignore)?.object)
+        let decoded = served.decode(&text.into(), Encoding::Json, FieldValidation::Ignore);
+        decoded.map(|decoded| decoded.object).map_err(|error| self.unfit(&error))
+    }
+
+    /// What upstream says where the merged object is none of its kind.
+    fn unfit(&self, error: &StatusError) -> StatusError {
+        let kind = &self.target.served.kind;
+        let why = error.message.split_once(" cannot be handled as a ").and_then(|(_, rest)| rest.split_once(": "));
+        let why = why.map_or(error.message.as_str(), |(_, why)| why);
+        let gvk = format!("{}/{}, Kind={}", kind.group, kind.version, kind.kind);
+        let object = format!("{}/{}; {gvk}", self.config.namespace(), self.config.name());
+        let text = format!(
+            "failed to convert new object ({object}) to proper version: unable to convert unstructured object to {gvk}: error decoding from json: {why}"
+        );
+        StatusError::new(Reason::Unknown, text)
     }
 }
 
@@ -47,6 +59,8 @@ impl Change for Apply {
         if !self.target.subresource.is_empty() || !self.config.uid().is_empty() {
             return Ok(None);
         }
-        self.merged(None).map(Some)
+        let mut object = self.merged(None)?;
+        commit::ensure_name(&self.target, &mut object)?;
+        Ok(Some(object))
     }
 }

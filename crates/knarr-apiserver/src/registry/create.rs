@@ -78,6 +78,10 @@ impl Registry {
         refuse_version(object, writer)?;
         target.served.apply_defaults(object);
         commit::fill_system_fields(object);
+        // A writer owns what it wrote and its defaults; what admission or the strategy adds is nobody's.
+        if !writer.fields_managed {
+            managed::record(&target.served, None, object, "", writer);
+        }
         admission.mutate(object, writer).await?;
         target.served.shape_admitted(object)?;
         commit::unique_owners(object, AFTER_ADMISSION, &mut writer.warnings);
@@ -99,9 +103,6 @@ impl Registry {
             object.metadata_mut().insert("generation".into(), 1.into());
         }
         let reservations = self.allocate(target, writer, &mut object, None).await?;
-        if !writer.fields_managed {
-            managed::record(served, None, &mut object, "", writer);
-        }
         self.validate_new(target, &object, writer)?;
         served.strategy.canonicalize(&mut object);
         admission.validate(target, &mut object, writer).await?;

@@ -1,7 +1,9 @@
 //! `metadata.managedFields`: who set what, kept on every write.
 
+pub(super) use knarr_api::apply::keep_time_stamps;
 use knarr_api::apply::{self, Scope};
-use knarr_api::{Object, StatusError};
+use knarr_api::schema::schema;
+use knarr_api::{GroupVersionKind, Object, StatusError};
 
 use super::{Served, Writer};
 
@@ -27,10 +29,17 @@ pub(super) fn record(served: &Served, live: Option<&Object>, object: &mut Object
     if let Some(scope) = scope(served, subresource) {
         let now = jiff::Timestamp::now().as_second();
         apply::update_managed_fields(&scope, live, object, &writer.options.field_manager, now);
-        if let Some(live) = live {
-            apply::keep_time_stamps(object, live);
-        }
     }
+}
+
+/// As [`record`], of the body of an endpoint with a handler of its own, whose kind need not be the resource's.
+pub(super) fn record_special(kind: &GroupVersionKind, object: &mut Object, subresource: &str, writer: &Writer) {
+    let schema = schema();
+    let Some(ty) = schema.by_gvk(kind) else { return };
+    let api_version = kind.api_version();
+    let scope = Scope { schema, ty, api_version: &api_version, kind: &kind.kind, subresource, reset: &[] };
+    let now = jiff::Timestamp::now().as_second();
+    apply::update_managed_fields(&scope, None, object, &writer.options.field_manager, now);
 }
 
 /// Server-side apply of a configuration to what stands, or to nothing.

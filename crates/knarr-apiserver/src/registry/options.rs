@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use knarr_api::field::{ErrorList, FieldError};
 use knarr_api::selector::{FieldSelector, LabelSelector};
+use knarr_api::status::Reason;
 use knarr_api::{GroupVersionKind, Path, StatusError};
 use serde_json::{Value, json};
 
@@ -76,7 +77,7 @@ fn why(error: &ParseIntError) -> &'static str {
     }
 }
 
-/// Reads a resource version as upstream's versioner does.
+/// Reads a resource version as upstream's versioner does, whose refusal is nobody's fault in particular.
 pub fn resource_version(text: &str) -> Result<Option<u64>, StatusError> {
     match text {
         "" => Ok(None),
@@ -85,7 +86,7 @@ pub fn resource_version(text: &str) -> Result<Option<u64>, StatusError> {
             let value = Value::from(text);
             let detail = format!("strconv.ParseUint: parsing {value}: {why}");
             let error = FieldError::invalid(&root.child("resourceVersion"), &value, detail);
-            StatusError::bad_request(error.to_string())
+            StatusError::new(Reason::Unknown, error.to_string())
         }),
     }
 }
@@ -110,7 +111,10 @@ impl ListOptions {
             watch,
             bookmarks: query.flag("allowWatchBookmarks").unwrap_or_default(),
             send_initial_events: query.flag("sendInitialEvents"),
-            resource_version: resource_version(query.get("resourceVersion"))?,
+            resource_version: resource_version(query.get("resourceVersion")).map_err(|error| match watch {
+                true => error,
+                false => StatusError::bad_request(format!("invalid resource version: {}", error.message)),
+            })?,
             version_match: match query.get("resourceVersionMatch") {
                 "Exact" => Some(VersionMatch::Exact),
                 "NotOlderThan" => Some(VersionMatch::NotOlderThan),
@@ -281,8 +285,8 @@ fn check_field_manager(manager: &str, errors: &mut ErrorList) {
     if manager.len() > MAX {
         errors.push(FieldError::too_long(&path, MAX));
     }
-    if manager.chars().any(char::is_control) {
-        let why = "should only contain printable characters";
+    if let Some((at, c)) = manager.char_indices().find(|(_, c)| c.is_control()) {
+        let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
         errors.push(FieldError::invalid(&path, &json!(manager), why));
     }
 }

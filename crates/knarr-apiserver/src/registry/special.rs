@@ -5,7 +5,7 @@ use std::sync::Arc;
 use knarr_api::object::ObjectExt;
 use knarr_api::{GroupVersionKind, StatusError, default};
 
-use super::{Registry, Served, commit, typed};
+use super::{Registry, Served, commit, managed, typed};
 use crate::admission::Operation;
 use crate::http::negotiate;
 use crate::resources::Request;
@@ -43,6 +43,7 @@ pub async fn serve(registry: &Arc<Registry>, handler: &dyn Handler, request: Req
         // Of the endpoints without a name in their path, bindings alone have one in their body.
         target.name = object.name().to_string();
     }
+    managed::record_special(&kind, &mut object, &target.subresource, &writer);
     let mut call = Call {
         resource: request.served.resource.clone(),
         namespace: request.info.namespace.clone(),

@@ -43,7 +43,7 @@ impl Served {
     pub fn decode_configuration(&self, body: &Bytes, validation: FieldValidation) -> Result<Decoded, StatusError> {
         match self.custom {
             Some(_) => knarr_api::custom_resource::decode::decode_configuration(body, &self.kind, validation),
-            None => self.decode(body, Encoding::Yaml, validation),
+            None => decode::read_configuration(body, &self.kind, validation),
         }
     }
 

@@ -29,6 +29,11 @@ pub trait Change: Send {
         Vec::new()
     }
 
+    /// Whether the identity that the object names is a demand, rather than a change.
+    fn demands_identity(&self) -> bool {
+        false
+    }
+
     /// How often a lost race may be tried again.
     fn attempts(&self) -> usize {
         PATCH_ATTEMPTS
@@ -49,6 +54,10 @@ pub struct Replace {
 impl Change for Replace {
     fn apply(&mut self, _current: &Object) -> Result<Object, StatusError> {
         Ok(self.object.clone())
+    }
+
+    fn demands_identity(&self) -> bool {
+        true
     }
 
     fn attempts(&self) -> usize {
@@ -108,10 +117,13 @@ impl Registry {
         writer.warnings.extend(change.take_warnings());
         commit::ensure_name(target, &mut object)?;
         commit::ensure_namespace(target, &mut object)?;
-        check_preconditions(target, &object, entry)?;
+        check_preconditions(target, &object, entry, change.demands_identity())?;
         served.apply_defaults(&mut object);
         let old = Arc::new(old);
         commit::unique_owners(&mut object, "", &mut writer.warnings);
+        if !writer.fields_managed {
+            managed::record(served, Some(&old), &mut object, &target.subresource, writer);
+        }
         let mut admission = self.admission(Operation::Update, target, writer, Some(&old));
         admission.mutate(&mut object, writer).await?;
         served.shape_admitted(&mut object)?;
@@ -121,9 +133,7 @@ impl Registry {
             "" => self.allocate(target, writer, &mut object, Some(&old)).await?,
             _ => Vec::new(),
         };
-        if !writer.fields_managed {
-            managed::record(served, Some(&old), &mut object, &target.subresource, writer);
-        }
+        managed::keep_time_stamps(&mut object, &old);
         self.validate_changed(target, &object, &old, writer)?;
         served.strategy.canonicalize(&mut object);
         admission.validate(target, &mut object, writer).await?;
@@ -175,6 +185,8 @@ impl Registry {
         let served = &target.served;
         let context = writer.strategy_context();
         let mut errors = served.validate_metadata(object, Some(old));
+        // Upstream looks at it twice, for every kind and for this one, and tells the causes twice.
+        errors.extend_from_within(..);
         errors.extend(match target.subresource.as_str() {
             "" | "scale" => served.strategy.validate_update(&context, object, old),
             name => served.strategy.validate_subresource_update(&context, name, object, old),
@@ -220,7 +232,7 @@ fn grace_is_over(object: &Object) -> bool {
 }
 
 /// The version and the identity that the new object names must be the current ones.
-fn check_preconditions(target: &Target, object: &Object, entry: &Entry) -> Result<(), StatusError> {
+fn check_preconditions(target: &Target, object: &Object, entry: &Entry, identity: bool) -> Result<(), StatusError> {
     let version = object.resource_version();
     if version.is_empty() || version == "0" {
         if !target.served.strategy.allow_unconditional_update() {
@@ -242,7 +254,7 @@ fn check_preconditions(target: &Target, object: &Object, entry: &Entry) -> Resul
         return Err(target.conflict(MODIFIED));
     }
     let uid = object.uid();
-    if !uid.is_empty() && uid != &*entry.uid {
+    if identity && !uid.is_empty() && uid != &*entry.uid {
         return Err(uid_conflict(target, uid, &entry.uid));
     }
     Ok(())
@@ -252,23 +264,27 @@ pub(super) fn uid_conflict(target: &Target, asked: &str, actual: &str) -> Status
     target.conflict(format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {actual}"))
 }
 
-/// Metadata that no update changes.
+/// Metadata that no update changes. What a client may say nothing of, but nothing else either, is for validation to refuse.
 fn keep_system_fields(object: &mut Object, old: &Object) {
-    let kept = [
-        "uid",
-        "creationTimestamp",
-        "generation",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "resourceVersion",
-    ];
     let old = old.metadata();
     let metadata = object.metadata_mut();
     metadata.remove("selfLink");
-    for field in kept {
+    for field in ["creationTimestamp", "generation", "resourceVersion"] {
         match old.and_then(|m| m.get(field)) {
             Some(value) => drop(metadata.insert(field.into(), value.clone())),
             None => drop(metadata.remove(field)),
+        }
+    }
+    let said = |metadata: &serde_json::Map<String, Value>, field: &str| {
+        metadata.get(field).is_some_and(|value| !value.is_null() && value != "")
+    };
+    for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let decided = field == "deletionTimestamp" && old.is_some_and(|m| said(m, field));
+        if decided || !said(metadata, field) {
+            match old.and_then(|m| m.get(field)) {
+                Some(value) => drop(metadata.insert(field.into(), value.clone())),
+                None => drop(metadata.remove(field)),
+            }
         }
     }
 }

@@ -5,7 +5,8 @@ mod selectors;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use knarr_api::field::{ErrorList, FieldError, Path};
+use knarr_api::field::{ErrorKind, ErrorList, FieldError, Path};
+use knarr_api::internal;
 use knarr_api::object::ObjectExt;
 use knarr_api::{GroupVersionKind, Object, StatusError};
 use serde_json::{Map, Value, json};
@@ -25,14 +26,17 @@ pub struct SelfSubjectReviews;
 #[async_trait]
 impl Handler for SelfSubjectReviews {
     async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
-        let mut object = call.object;
-        object.set_meta_str(
-            "creationTimestamp",
-            &jiff::Timestamp::from_second(crate::tokens::now()).unwrap_or_default().to_string(),
-        );
-        object["status"] = json!({ "userInfo": user_info(&call.user) });
-        Ok(Answer::created(object))
+        let now = jiff::Timestamp::from_second(crate::tokens::now()).unwrap_or_default().to_string();
+        let mut review = bare(&call.object);
+        review["metadata"]["creationTimestamp"] = now.into();
+        review["status"] = json!({ "userInfo": user_info(&call.user) });
+        Ok(Answer::created(review))
     }
+}
+
+/// A review of the same kind that says nothing yet: some are answered with one.
+fn bare(review: &Object) -> Object {
+    json!({"kind": review["kind"], "apiVersion": review["apiVersion"], "metadata": {}})
 }
 
 fn user_info(user: &User) -> Value {
@@ -213,7 +217,7 @@ fn check_review(kind: &str, object: &Object, namespace: &str) -> ErrorList {
     match (has("resourceAttributes"), has("nonResourceAttributes")) {
         (true, true) => {
             let why = "cannot be specified in combination with resourceAttributes";
-            errors.push(FieldError::invalid(&path.child("nonResourceAttributes"), &spec["nonResourceAttributes"], why));
+            errors.push(non_resource(spec, why));
         }
         (false, false) => {
             let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
@@ -255,12 +259,20 @@ fn check_metadata(kind: &str, object: &Object, errors: &mut ErrorList) {
     }
 }
 
+fn non_resource(spec: &Value, why: &str) -> FieldError {
+    let shown = internal::show("*authorization.NonResourceAttributes", &spec["nonResourceAttributes"]);
+    let path = "spec.nonResourceAttributes".into();
+    FieldError { kind: ErrorKind::Invalid, path, value: Some(shown), detail: why.into() }
+}
+
 fn check_local(spec: &Value, namespace: &str, errors: &mut ErrorList) {
     let root = Path::ROOT;
     let path = root.child("spec");
     if spec.get("nonResourceAttributes").is_some_and(Value::is_object) {
-        let why = "disallowed on this kind of request";
-        errors.push(FieldError::invalid(&path.child("nonResourceAttributes"), &spec["nonResourceAttributes"], why));
+        errors.push(non_resource(spec, "disallowed on this kind of request"));
+    }
+    if !spec.get("resourceAttributes").is_some_and(Value::is_object) {
+        return;
     }
     let asked = spec.pointer("/resourceAttributes/namespace").and_then(Value::as_str).unwrap_or_default();
     if asked != namespace {
@@ -284,7 +296,7 @@ impl Handler for RulesReviews {
     }
 
     async fn handle(&self, call: Call) -> Result<Answer, StatusError> {
-        let mut object = call.object;
+        let object = call.object;
         let namespace = object.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or_default().to_string();
         let known = self.authorizer.rules_for(&call.user, &namespace);
         let resources = known.rules.iter().filter(|r| !r.resources.is_empty());
@@ -295,8 +307,10 @@ impl Handler for RulesReviews {
         if !known.errors.is_empty() {
             status["evaluationError"] = known.errors.join(", ").into();
         }
-        object["status"] = status;
-        Ok(Answer::created(object))
+        let mut review = bare(&object);
+        review["spec"] = json!({});
+        review["status"] = status;
+        Ok(Answer::created(review))
     }
 }
 

@@ -61,6 +61,9 @@ impl Handler for TokenRequestHandler {
         }
         let audiences = self.audiences(&request);
         request["spec"]["expirationSeconds"] = expiration.into();
+        if request["spec"].get("boundObjectRef").is_none() {
+            request["spec"]["boundObjectRef"] = Value::Null;
+        }
         let issued = now();
         let mut expires = issued + expiration;
         let own = audiences.iter().all(|a| self.issuer.audiences().contains(a));
