@@ -209,7 +209,11 @@ impl StatusError {
     pub fn invalid(kind: &GroupVersionKind, name: &str, errors: ErrorList) -> Self {
         let texts: Vec<String> = dedup(errors.iter().map(FieldError::to_string));
         let all = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
-        let shown = if kind.group.is_empty() || (kind.group == "events.k8s.io" && kind.kind == "Event") { kind.kind.to_string() } else { format!("{}.{}", kind.kind, kind.group) };
+        let shown = if kind.group.is_empty() || (kind.group == "events.k8s.io" && kind.kind == "Event") {
+            kind.kind.to_string()
+        } else {
+            format!("{}.{}", kind.kind, kind.group)
+        };
         let causes = errors
             .iter()
             .map(|e| Cause { reason: e.kind.cause().into(), message: e.body(), field: e.path.clone() })

@@ -198,11 +198,7 @@ fn group_discovery(catalog: &Catalog<'_>, group: &Group) -> Value {
         false => own_discovery(catalog, &group.name, &version.name),
     };
     let versions: Vec<Value> = group.versions.iter().map(version).collect();
-    let metadata = if group.name.is_empty() {
-        json!({})
-    } else {
-        json!({"name": group.name})
-    };
+    let metadata = if group.name.is_empty() { json!({}) } else { json!({"name": group.name}) };
     json!({"metadata": metadata, "versions": versions})
 }
 

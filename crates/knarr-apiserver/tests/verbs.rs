@@ -280,7 +280,8 @@ async fn writers_own_what_they_wrote() {
     let volume = server.post("/api/v1/persistentvolumes", &volume).await.ok();
     assert!(volume["status"]["lastPhaseTransitionTime"].is_string(), "{volume}");
     assert_eq!(owned(&volume)["f:metadata"], Value::Null, "{volume}");
-    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default", "name": "x"}, "message": "m"});
+    let event =
+        json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "default", "name": "x"}, "message": "m"});
     let event = server.post("/api/v1/namespaces/default/events", &event).await.ok();
     assert_eq!(owned(&event), json!({"f:involvedObject": {}, "f:message": {}}));
     let review = json!({"spec": {"user": "x", "resourceAttributes": {"verb": "get", "resource": "pods"}}});

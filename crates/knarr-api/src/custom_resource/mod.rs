@@ -21,7 +21,7 @@ pub mod validate;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use number::normalize as normalize_numbers;
 pub use definition::{Definition, Version};
+pub(crate) use number::normalize as normalize_numbers;
 pub use strategy::CustomStrategy;
 pub use structural::Structural;

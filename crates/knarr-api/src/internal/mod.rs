@@ -22,7 +22,10 @@ struct Field<'t> {
 
 static TYPES: LazyLock<HashMap<&'static str, Vec<Field<'static>>>> = LazyLock::new(|| {
     let lines = include_str!("../../generated/internal.txt").lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| line.split_once(' ')).map(|(name, fields)| (name, fields.split(' ').map(field).collect())).collect()
+    lines
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, fields)| (name, fields.split(' ').map(field).collect()))
+        .collect()
 });
 
 fn field(text: &'static str) -> Field<'static> {

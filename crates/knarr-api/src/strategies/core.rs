@@ -49,6 +49,7 @@ pub const ROWS: &[Row] = &[
     },
     Row { validate: config::config_map, validate_update: Some(config::config_map_update), ..Row::new("", "ConfigMap") },
     Row {
+        normalize: config::merge_string_data,
         prepare: |_, secret| config::merge_string_data(secret),
         prepare_update: config::prepare_secret_update,
         validate: config::secret,
@@ -209,6 +210,9 @@ fn prepare_pod_status(_: &Context, pod: &mut Object, old: &Object) {
 }
 
 fn prepare_pod(_: &Context, pod: &mut Object) {
+    if int(&pod["spec"], "terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
+        pod["spec"]["terminationGracePeriodSeconds"] = 1.into();
+    }
     let class = pod::qos_class(&pod["spec"]);
     pod["status"] = json!({"phase": "Pending", "qosClass": class});
     if !list(&pod["spec"], "schedulingGates").is_empty() {

@@ -20,6 +20,8 @@ pub struct Row {
     pub group: &'static str,
     pub kind: &'static str,
     pub name: Rule,
+    /// What the body says in other words than are kept; done before anybody owns what it says.
+    pub normalize: fn(&mut Object),
     /// On create, after `status` is reset.
     pub prepare: fn(&Context, &mut Object),
     /// On update, after `status` is carried over.
@@ -52,6 +54,7 @@ impl Row {
             group,
             kind,
             name: names::dns_subdomain,
+            normalize: |_| {},
             prepare: |_, _| {},
             prepare_update: |_, _| {},
             validate: |_, _| {},
@@ -105,6 +108,10 @@ pub fn carry(object: &mut Object, old: &Object, field: &str) {
 impl Strategy for Row {
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
         if prefix { (self.name)(&names::mask_trailing_dash(name)) } else { (self.name)(name) }
+    }
+
+    fn default(&self, object: &mut Object) {
+        (self.normalize)(object);
     }
 
     fn prepare_create(&self, ctx: &Context, object: &mut Object) {

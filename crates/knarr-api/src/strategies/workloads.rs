@@ -31,6 +31,11 @@ pub const ROWS: &[Row] = &[
         ..Row::with_status("apps", "ReplicaSet")
     },
     Row {
+        normalize: |set| {
+            if text(&set["metadata"]["annotations"], TEMPLATE_GENERATION).is_empty() {
+                set_template_generation(set, 0);
+            }
+        },
         prepare: |_, set| set_template_generation(set, 1),
         prepare_update: |set, old| {
             let before = text(&old["metadata"]["annotations"], TEMPLATE_GENERATION).parse().unwrap_or(1);
@@ -43,8 +48,8 @@ pub const ROWS: &[Row] = &[
         },
         validate: workload::daemon_set,
         validate_update: Some(|c, new, old| {
-            workload::daemon_set(c, new);
             c.within("spec", |c| c.immutable_as("*meta.LabelSelector", &new["spec"], &old["spec"], "selector"));
+            workload::daemon_set(c, new);
         }),
         validate_status: status::daemon_set,
         warnings: warnings::daemon_set,

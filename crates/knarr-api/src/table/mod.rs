@@ -65,7 +65,10 @@ impl IncludeObject {
             "None" => Ok(IncludeObject::None),
             "Metadata" | "" => Ok(IncludeObject::Metadata),
             "Object" => Ok(IncludeObject::Object),
-            other => Err(StatusError::bad_request(format!("Unable to convert to Table as requested: includeObject: Invalid value: {}: must be 'Metadata', 'Object', 'None', or empty", Value::from(other)))),
+            other => Err(StatusError::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {}: must be 'Metadata', 'Object', 'None', or empty",
+                Value::from(other)
+            ))),
         }
     }
 }

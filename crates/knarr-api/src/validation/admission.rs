@@ -354,7 +354,11 @@ pub fn mutating_policy(c: &mut Checker, object: &Value) {
         for rule in list(&spec["matchConstraints"], "resourceRules") {
             for operation in list(rule, "operations") {
                 if operation != "CREATE" && operation != "UPDATE" {
-                    c.not_supported("matchConstraints.resourceRules.operations", operation, &["*", "CONNECT", "CREATE", "UPDATE"]);
+                    c.not_supported(
+                        "matchConstraints.resourceRules.operations",
+                        operation,
+                        &["*", "CONNECT", "CREATE", "UPDATE"],
+                    );
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::check::{Checker, is_empty, has, int, list, quantity, text};
+use super::check::{Checker, has, int, is_empty, list, quantity, text};
 use crate::names;
 use crate::resource::GroupVersion;
 

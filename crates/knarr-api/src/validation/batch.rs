@@ -351,6 +351,7 @@ pub fn job_update(c: &mut Checker, object: &Value, old: &Value) {
     c.within("spec", |c| {
         let (spec, before) = (&object["spec"], &old["spec"]);
         validate_spec(c, spec);
+        validate_selector(c, spec);
         completions_update(c, spec, before);
         c.immutable_as("*meta.LabelSelector", spec, before, "selector");
         template_update(c, spec, before);

@@ -25,7 +25,6 @@ pub fn namespace(c: &mut Checker, object: &Value) {
 pub fn endpoint_ip(c: &mut Checker, field: &str, value: &str) {
     let Some(address) = parse_ip(value) else {
         c.invalid_text(field, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
-        c.invalid_text(field, value, "must be a valid IP address");
         return;
     };
     if address.is_unspecified() {
@@ -53,7 +52,11 @@ pub fn endpoints(c: &mut Checker, object: &Value) {
         }
         for field in ["addresses", "notReadyAddresses"] {
             c.each(subset, field, |c, address| {
-                endpoint_ip(c, "ip", text(address, "ip"));
+                let ip = text(address, "ip");
+                endpoint_ip(c, "ip", ip);
+                if parse_ip(ip).is_none() {
+                    c.invalid_text("ip", ip, "must be a valid IP address");
+                }
                 if !is_empty(address, "hostname") {
                     c.rule("hostname", text(address, "hostname"), names::dns_label);
                 }

@@ -143,8 +143,7 @@ pub fn validate_claim_update(c: &mut Checker, claim: &Value, old: &Value) {
     }
     if !equal(&masked, before) {
         let difference = internal::difference("core.PersistentVolumeClaimSpec", before, &masked);
-        let why =
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n";
+        let why = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n";
         c.forbidden("spec", &format!("{why}{difference}"));
     }
     let size = |v: &Value| quantity(&v["resources"]["requests"]["storage"]);

@@ -25,12 +25,15 @@ fn valid_selector(selector: &Value) -> bool {
     scratch.error_count() == 0
 }
 
+/// What upstream says of a selector that is none; of a stateful set's it says nothing.
+const INVALID_SELECTOR: &str = "invalid label selector";
+
 /// The template, its labels, and that its pods restart always.
-fn template(c: &mut Checker, spec: &Value) {
+fn template(c: &mut Checker, spec: &Value, fault: &str) {
     let selector = &spec["selector"];
     let template_labels = &spec["template"]["metadata"]["labels"];
     if !valid_selector(selector) {
-        c.invalid("selector", selector, "");
+        c.invalid("selector", selector, fault);
         return;
     }
     let everything = !selector.is_null() && labels::is_empty_selector(selector);
@@ -55,7 +58,7 @@ pub fn deployment(c: &mut Checker, object: &Value) {
     c.at(object, "spec", |c, spec| {
         c.not_negative(spec, "replicas");
         selector_and_template(c, spec, "deployment");
-        template(c, spec);
+        template(c, spec, INVALID_SELECTOR);
         c.at(spec, "strategy", deployment_strategy);
         c.not_negative(spec, "minReadySeconds");
         c.not_negative(spec, "revisionHistoryLimit");
@@ -119,7 +122,7 @@ pub fn replica_set(c: &mut Checker, object: &Value) {
         c.not_negative(spec, "replicas");
         c.not_negative(spec, "minReadySeconds");
         selector_and_template(c, spec, "deployment");
-        template(c, spec);
+        template(c, spec, INVALID_SELECTOR);
     });
 }
 
@@ -181,7 +184,7 @@ pub fn stateful_set(c: &mut Checker, object: &Value) {
         c.not_negative(spec, "minReadySeconds");
         c.if_set(spec, "ordinals", |c, ordinals| c.not_negative(ordinals, "start"));
         selector_and_template(c, spec, "statefulset");
-        template(c, &with_claim_volumes(spec));
+        template(c, &with_claim_volumes(spec), "");
     });
 }
 

@@ -157,7 +157,8 @@ fn pick(headers: &HeaderMap, forms: bool, written: impl Fn(Encoding) -> bool) ->
     let clauses = clauses(headers);
     clauses.iter().find_map(|clause| clause.wanted(forms, &written)).ok_or_else(|| {
         // Upstream's router refuses what names none of the types at all.
-        let known = |clause: &Clause<'_>| clause.media_type != "application/*" && Encoding::parse(clause.media_type).is_some();
+        let known =
+            |clause: &Clause<'_>| clause.media_type != "application/*" && Encoding::parse(clause.media_type).is_some();
         if written(Encoding::Protobuf) && !clauses.iter().any(known) {
             return StatusError::unrouted(Reason::NotAcceptable, format!("{NONE_OF}{ACCEPTED}"));
         }

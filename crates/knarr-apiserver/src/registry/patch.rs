@@ -82,7 +82,8 @@ impl Change for Patch<'_> {
         // The result is read like any body: a patch may have put anything anywhere.
         let text = serde_json::to_vec(&patched).map_err(StatusError::internal)?;
         let decoded = self.served.decode(&text.into(), Encoding::Json, self.validation);
-        let decoded = decoded.map_err(|error| patch::undecodable_result(self.kind.shown(&self.body, &patched), &error))?;
+        let decoded =
+            decoded.map_err(|error| patch::undecodable_result(self.kind.shown(&self.body, &patched), &error))?;
         self.warnings = decoded.warnings;
         commit::require_name(self.target, &decoded.object)?;
         Ok(decoded.object)

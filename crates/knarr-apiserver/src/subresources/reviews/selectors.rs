@@ -1,6 +1,7 @@
 //! The selectors of an access review: raw, or as requirements.
 
 use knarr_api::field::{ErrorList, FieldError, Path};
+use knarr_api::names;
 use knarr_api::selector::{FieldSelector, LabelSelector, Operator, Requirement};
 use serde_json::{Value, json};
 
@@ -96,13 +97,14 @@ pub(super) fn check(attributes: &Value, errors: &mut ErrorList) {
             errors.push(FieldError::required(&list, why));
         }
         for (i, requirement) in requirements.iter().enumerate() {
-            check_requirement(requirement, &list.index(i), errors);
+            check_requirement(requirement, &list.index(i), name == "labelSelector", errors);
         }
     }
 }
 
-fn check_requirement(requirement: &Value, path: &Path<'_>, errors: &mut ErrorList) {
-    if requirement["key"].as_str().unwrap_or_default().is_empty() {
+fn check_requirement(requirement: &Value, path: &Path<'_>, of_labels: bool, errors: &mut ErrorList) {
+    let key = requirement["key"].as_str().unwrap_or_default();
+    if !of_labels && key.is_empty() {
         errors.push(FieldError::required(&path.child("key"), "must be specified"));
     }
     let at = path.child("values");
@@ -116,6 +118,15 @@ fn check_requirement(requirement: &Value, path: &Path<'_>, errors: &mut ErrorLis
             errors
                 .push(FieldError::forbidden(&at, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
         }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other if of_labels => {
+            let why = "not a valid selector operator";
+            errors.push(FieldError::invalid(&path.child("operator"), &json!(other), why));
+        }
         _ => {}
+    }
+    if of_labels {
+        let wrong = names::qualified_name(key).into_iter();
+        errors.extend(wrong.map(|why| FieldError::invalid(&path.child("key"), &json!(key), why)));
     }
 }
