@@ -51,6 +51,7 @@ pub const ROWS: &[Row] = &[
         validate: endpoint_slice::validate,
         validate_update: Some(endpoint_slice::validate_update),
         generation: &["endpoints", "ports", "addressType"],
+        generation_metadata: &["labels"],
         warnings: warnings::endpoint_slice,
         ..Row::new("discovery.k8s.io", "EndpointSlice")
     },

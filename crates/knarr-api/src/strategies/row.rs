@@ -12,7 +12,7 @@ use crate::object::Object;
 use crate::resource::{GroupVersion, GroupVersionKind};
 use crate::schema::{Presence, Shape, schema};
 use crate::strategy::{Context, Strategy};
-use crate::validation::check::Checker;
+use crate::validation::check::{Checker, same};
 use crate::warnings::Warnings;
 
 /// What is particular about a kind.
@@ -37,6 +37,8 @@ pub struct Row {
     /// Whether a creator may tell the status, too.
     pub created_with_status: bool,
     pub generation: &'static [&'static str],
+    /// Fields of the metadata that the generation counts, too.
+    pub generation_metadata: &'static [&'static str],
     pub selectable: &'static [&'static str],
     pub create_on_update: bool,
     pub unconditional: bool,
@@ -64,6 +66,7 @@ impl Row {
             has_status: false,
             created_with_status: false,
             generation: &[],
+            generation_metadata: &[],
             selectable: &[],
             create_on_update: false,
             unconditional: true,
@@ -178,6 +181,13 @@ impl Strategy for Row {
 
     fn generation_fields(&self) -> &'static [&'static str] {
         self.generation
+    }
+
+    fn counts(&self, object: &Object, old: &Object) -> Option<bool> {
+        let changed = || self.generation.iter().any(|field| object[*field] != old[*field]);
+        let (metadata, before) = (&object["metadata"], &old["metadata"]);
+        let of_metadata = || self.generation_metadata.iter().any(|field| !same(metadata, before, field));
+        (!self.generation.is_empty()).then(|| changed() || of_metadata())
     }
 
     fn selectable_fields(&self, object: &Object) -> Vec<(Cow<'static, str>, String)> {

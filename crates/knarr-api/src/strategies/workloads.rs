@@ -17,6 +17,7 @@ pub const ROWS: &[Row] = &[
             c.within("spec", |c| c.immutable_as("*meta.LabelSelector", &new["spec"], &old["spec"], "selector"));
         }),
         validate_status: status::deployment,
+        generation_metadata: &["annotations"],
         warnings: warnings::workload,
         ..Row::with_status("apps", "Deployment")
     },
