@@ -106,9 +106,9 @@ fn longest(
 ) -> (usize, usize, usize) {
     let (mut i, mut j, mut size) = (a, b, 0);
     let mut lengths: HashMap<usize, usize> = HashMap::new();
-    for at in a..a_end {
+    for (at, line) in old.iter().enumerate().take(a_end).skip(a) {
         let mut next = HashMap::new();
-        for &to in places.get(old[at]).into_iter().flatten().filter(|to| (b..b_end).contains(*to)) {
+        for &to in places.get(line).into_iter().flatten().filter(|to| (b..b_end).contains(*to)) {
             let length = to.checked_sub(1).and_then(|before| lengths.get(&before)).copied().unwrap_or(0) + 1;
             next.insert(to, length);
             if length > size {
