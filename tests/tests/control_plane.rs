@@ -269,6 +269,8 @@ fn a_stage_that_fails_says_what_and_what_to_do() -> Result<()> {
     let (ok, said) = run(&["--no-node", "--cluster-cidr=10.96.0.0/12"])?;
     ensure!(!ok && said.contains("overlap"), "{said:?}");
     let bind = format!("--bind=127.0.0.1:{}", free_port());
+    let (ok, said) = run(&["--no-node", &bind, "--disable-admission-plugins=Nonsense"])?;
+    ensure!(!ok && said.contains("disable-admission-plugins plugin \"Nonsense\" is unknown"), "{said:?}");
     let (ok, said) = run(&["--runtime-endpoint=/nonexistent.sock", &bind])?;
     ensure!(!ok && said.lines().count() == 1, "{said:?}");
     Ok(())

@@ -228,6 +228,17 @@ async fn tokens_of_service_accounts_live_as_long_as_what_they_are_bound_to() -> 
     Ok(())
 }
 
+#[tokio::test]
+async fn admission_plugins_that_are_disabled_do_not_run() -> Result<()> {
+    let flags = vec!["--disable-admission-plugins=ServiceAccount,DefaultTolerationSeconds".to_string()];
+    let cluster = Cluster::up(&Options { flags, ..Options::default() })?;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let (code, pod) = Raw::new(&cluster)?.post("/api/v1/namespaces/default/pods?dryRun=All", &pod).await?;
+    ensure!(code == 201 && pod["spec"]["priority"] == 0, "{pod}");
+    ensure!(pod["spec"].get("serviceAccountName").is_none() && pod["spec"].get("tolerations").is_none(), "{pod}");
+    Ok(())
+}
+
 fn rules(providers: &[&str]) -> String {
     let list: String = providers.iter().map(|p| format!("  - {p}\n")).collect();
     format!(

@@ -57,6 +57,8 @@ pub struct AccessConfig {
     pub tokens: TokenSources,
     /// The authorizers in their order.
     pub authorization: AuthorizationConfiguration,
+    /// Which admission plug-ins run.
+    pub admission: admission::Selection,
     pub service_cidr: IpNet,
     pub node_ports: PortRange,
     /// The default objects' contents.
@@ -136,7 +138,9 @@ impl Access {
         let standing = Standing { node: node.clone(), rbac: rbac.clone() };
         let authorizers = config.authorization.build(&standing).map_err(AccessError::Authorization)?;
         let authorization = authorization::Chain::new(authorizers);
-        let admission = admission::Chain::new(plugins(&objects, &authorization, &rbac));
+        let mut plugins = plugins(&objects, &authorization, &rbac);
+        plugins.retain(|plugin| config.admission.runs(&**plugin));
+        let admission = admission::Chain::new(plugins);
         let range = AddressRange::new(config.service_cidr);
         let services = ServiceAllocator::new(range, config.node_ports, objects.clone());
         let endpoints = Endpoints { objects: &objects, authorization: &authorization };

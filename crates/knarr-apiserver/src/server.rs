@@ -165,7 +165,7 @@ impl ApiServer {
     pub fn new(config: Config, registry: Arc<Registry>) -> Self {
         let connector =
             config.kubelet_client.map(|tls| Connector::new(registry.clone(), config.hooks.admission.clone(), tls));
-        registry.set_hooks(config.hooks);
+        registry.set_hooks(Hooks { creators: Some(config.authorization.clone()), ..config.hooks });
         let metrics = Arc::new(Metrics::new());
         registry.set_meter(metrics.clone());
         for meter in config.meters {

@@ -188,6 +188,54 @@ async fn impersonation_is_seen_by_whoami_and_holds_for_the_request() {
     assert_eq!(code, 400);
 }
 
+/// An apply and some updates create what they do not find.
+#[tokio::test]
+async fn who_may_only_change_creates_nothing() {
+    let server = Guarded::start(TokenSources::default(), default_modes()).await;
+    const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+    let role = |verbs: &[&str]| {
+        json!({"metadata": {"name": "r"}, "rules": [
+            {"apiGroups": ["", "coordination.k8s.io"], "resources": ["configmaps", "leases"], "verbs": verbs}]})
+    };
+    let binding = json!({"metadata": {"name": "r"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "panda"}]});
+    let allow = async |method: &str, target: String, object: &Value| {
+        let (code, _, answer) = server.call(admin(), method, &target, object).await;
+        assert!(code < 300, "{answer}");
+    };
+    allow("POST", format!("{RBAC}/clusterroles"), &role(&["patch", "update"])).await;
+    allow("POST", format!("{RBAC}/clusterrolebindings"), &binding).await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "a"}});
+    let writes = [
+        ("PATCH", "application/apply-patch+yaml", "/api/v1/namespaces/default/configmaps/a?fieldManager=m", &map),
+        ("PUT", "application/json", "/apis/coordination.k8s.io/v1/namespaces/default/leases/a", &lease),
+    ];
+    // The authorizer hears of roles a moment later.
+    let write = async |(method, content_type, target, object): (&str, &str, &str, &Value), heard: fn(&str) -> bool| loop {
+        let headers = [("content-type", content_type)];
+        let (code, _, answer) = server.send_as(Some(User::new("panda", &[])), method, target, &headers, object).await;
+        let message = answer["message"].as_str().unwrap_or_default();
+        if heard(message) {
+            return (code, message.to_string());
+        }
+        tokio::task::yield_now().await;
+    };
+    for (write_it, what) in
+        writes.into_iter().zip(["configmaps\" in API group \"\"", "leases\" in API group \"coordination.k8s.io\""])
+    {
+        let (code, message) =
+            write(write_it, |message| !message.contains("cannot patch") && !message.contains("cannot update")).await;
+        let wanted =
+            format!("\"a\" is forbidden: User \"panda\" cannot create resource \"{what} in the namespace \"default\"");
+        assert!(code == 403 && message.ends_with(&wanted), "{code} {message}");
+    }
+    allow("PUT", format!("{RBAC}/clusterroles/r"), &role(&["patch", "update", "create"])).await;
+    for write_it in writes {
+        assert_eq!(write(write_it, |message| !message.contains("cannot create")).await.0, 201);
+    }
+}
+
 #[tokio::test]
 async fn reviews_answer_and_refuse_as_upstream() {
     let server = Guarded::start(TokenSources::default(), default_modes()).await;

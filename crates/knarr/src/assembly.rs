@@ -10,6 +10,7 @@ use http::Response;
 use http::request::Parts;
 use knarr_apiserver::Config;
 use knarr_apiserver::access::{Access, AccessConfig, TokenSources, WebhookSource};
+use knarr_apiserver::admission::Selection;
 use knarr_apiserver::allocation::PortRange;
 use knarr_apiserver::authentication::configuration::{JwtAuthenticator, OidcFlags};
 use knarr_apiserver::authentication::token_file::TokenFile;
@@ -45,11 +46,19 @@ pub fn access(settings: &Settings, pki: &Pki, objects: Arc<dyn Objects>) -> Resu
         anonymous: settings.access.anonymous_auth.unwrap_or(true),
         tokens: tokens(&settings.access)?,
         authorization: authorization(&settings.access)?,
+        admission: admission(&settings.access)?,
         service_cidr: settings.service_cidr.into(),
         node_ports: PortRange::default(),
         cluster: cluster(settings, pki),
     };
     Ok(Access::new(config, objects)?)
+}
+
+/// Which admission plug-ins run, by the flags.
+fn admission(said: &AccessSaid) -> Result<Selection> {
+    let names = |said: &Option<Vec<String>>| said.clone().unwrap_or_default();
+    let selection = Selection::new(&names(&said.enable_admission_plugins), &names(&said.disable_admission_plugins));
+    selection.map_err(|why| anyhow!(why))
 }
 
 /// Whose tokens are believed, by the flags.
@@ -182,7 +191,7 @@ pub fn config(
     Ok(Config {
         authentication: access.authentication.clone(),
         authorization: access.authorization.clone(),
-        hooks: Hooks { admission: access.admission.clone(), allocators: access.allocators.clone() },
+        hooks: Hooks { admission: access.admission.clone(), allocators: access.allocators.clone(), ..Hooks::default() },
         handlers: access.handlers.clone(),
         pages: vec![Arc::new(TokenKeys(access.discovery.clone()))],
         kubelet_client: Some(kubelet_client),

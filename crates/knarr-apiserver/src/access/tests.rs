@@ -25,6 +25,7 @@ async fn started() -> (Arc<Access>, Arc<Memory>) {
         anonymous: true,
         tokens: TokenSources::default(),
         authorization: AuthorizationConfiguration::of_modes(&["Node".into(), "RBAC".into()], None).unwrap(),
+        admission: admission::Selection::default(),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         node_ports: PortRange::default(),
         cluster: bootstrap::Cluster {

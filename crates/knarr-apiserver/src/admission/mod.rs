@@ -16,6 +16,7 @@ mod reinvocation;
 mod resource_quota;
 mod rules;
 mod runtime_class;
+mod selection;
 mod service_account;
 mod storage;
 mod webhook;
@@ -34,6 +35,7 @@ pub use priority::Priority;
 pub use rbac_escalation::RbacEscalation;
 pub use resource_quota::ResourceQuota;
 pub use runtime_class::RuntimeClass;
+pub use selection::Selection;
 pub use service_account::ServiceAccount;
 pub use storage::{
     DefaultIngressClass, DefaultStorageClass, PersistentVolumeClaimResize, StorageObjectInUseProtection,

@@ -56,8 +56,14 @@ impl Change for Apply {
     }
 
     fn create(&mut self) -> Result<Option<Object>, StatusError> {
-        if !self.target.subresource.is_empty() || !self.config.uid().is_empty() {
+        if !self.target.subresource.is_empty() {
             return Ok(None);
+        }
+        let uid = self.config.uid();
+        if !uid.is_empty() {
+            let why =
+                format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+            return Err(self.target.conflict(why));
         }
         let mut object = self.merged(None)?;
         commit::ensure_name(&self.target, &mut object)?;

@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission;
 use crate::allocation::Allocator;
 use crate::authentication::User;
+use crate::authorization;
 use crate::cache::follow::store_key;
 use crate::cache::{Cache, Caches, FieldsOf, Reader};
 use crate::chain::request_info::RequestInfo;
@@ -72,6 +73,8 @@ pub struct Registry {
 pub struct Hooks {
     pub admission: admission::Chain,
     pub allocators: Vec<Arc<dyn Allocator>>,
+    /// Who may create what a request to change it does not find; the server sets them.
+    pub creators: Option<authorization::Chain>,
 }
 
 /// A write as its caller asked for it.

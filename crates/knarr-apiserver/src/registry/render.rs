@@ -145,10 +145,27 @@ impl Presenter {
 
     fn table(&self, objects: Vec<Object>, metadata: Object, version: MetaVersion) -> Object {
         let printer = &self.served.printer;
-        let rows = objects.iter().map(|object| printer.row(object, self.include, self.now)).collect();
+        let mut rows: Vec<Object> = objects.iter().map(|object| printer.row(object, self.include, self.now)).collect();
+        if self.include == IncludeObject::Metadata {
+            rows.iter_mut().for_each(|row| row["object"]["apiVersion"] = version.api_version().into());
+        }
         let mut table = printer.table(rows, metadata);
         table["apiVersion"] = version.api_version().into();
         table
+    }
+
+    /// A table as an event holds it: only the first one of a watch says what its columns are ([`Presenter::columns_of_events`]).
+    fn event_table(&self, objects: Vec<Object>, metadata: Object, version: MetaVersion) -> Object {
+        let mut table = self.table(objects, metadata, version);
+        table["columnDefinitions"] = Object::Null;
+        table
+    }
+
+    /// What the first event of a watch says of columns, where events are tables.
+    pub fn columns_of_events(&self) -> Option<FirstColumns> {
+        let Form::Table(version) = self.wanted.form else { return None };
+        let mut table = self.table(Vec::new(), Object::Null, version);
+        Some(FirstColumns(Some(format!("{COLUMNS}{}", table["columnDefinitions"].take()).into())))
     }
 
     /// Upstream's 406 of a form that is for lists only, or for single objects only. It names the type in Go.
@@ -173,7 +190,7 @@ impl Presenter {
             }
             Form::Table(version) => {
                 let metadata = json!({"resourceVersion": object.resource_version()});
-                self.table(vec![object], metadata, version)
+                self.event_table(vec![object], metadata, version)
             }
         };
         frame(self.wanted.encoding, kind.as_str(), &shown)
@@ -202,13 +219,29 @@ impl Presenter {
             Form::PartialMetadata(version) | Form::PartialMetadataList(version) => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": metadata})
             }
-            Form::Table(version) => self.table(Vec::new(), metadata, version),
+            Form::Table(version) => self.event_table(Vec::new(), metadata, version),
         };
         frame(self.wanted.encoding, "BOOKMARK", &object)
     }
 
     pub fn content_type(&self, watch: bool) -> HeaderValue {
         content_type(self.wanted.encoding, watch)
+    }
+}
+
+const COLUMNS: &str = "\"columnDefinitions\":";
+const NO_COLUMNS: &[u8] = b"\"columnDefinitions\":null";
+
+/// Puts the columns into the first table of a watch. Events are rendered once for all who watch, wherever they began.
+pub struct FirstColumns(Option<Bytes>);
+
+impl FirstColumns {
+    /// A run of events as it goes out.
+    pub fn put_into(&mut self, run: Bytes) -> Bytes {
+        // They stand before the rows, so nothing that a user wrote can come first.
+        let Some(at) = self.0.as_ref().and_then(|_| memchr::memmem::find(&run, NO_COLUMNS)) else { return run };
+        let columns = self.0.take().unwrap_or_default();
+        [&run[..at], &columns, &run[at + NO_COLUMNS.len()..]].concat().into()
     }
 }
 

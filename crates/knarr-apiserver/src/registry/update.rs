@@ -12,6 +12,7 @@ use super::delete::held_by_spec;
 use super::render::Written;
 use super::{Registry, Writer, managed};
 use crate::admission::Operation;
+use crate::authorization::{self, Attributes, Decision};
 use crate::cache::Entry;
 
 /// Times a patch is tried again on a newer state, as upstream.
@@ -87,6 +88,7 @@ impl Registry {
         for _ in 0..change.attempts() {
             let Some((entry, old)) = self.current(target).await? else {
                 let object = change.create()?.ok_or_else(|| target.not_found())?;
+                self.authorize_creation(target, writer).await?;
                 writer.warnings.extend(change.take_warnings());
                 let written = self.create(&target.served, &target.namespace, object, writer).await?;
                 return Ok(Updated { written, created: true });
@@ -102,6 +104,28 @@ impl Registry {
             }
         }
         Err(commit::too_many_races(target))
+    }
+
+    /// Who was let through to change an object may not be let make it.
+    async fn authorize_creation(&self, target: &Target, writer: &Writer) -> Result<(), StatusError> {
+        let Some(creators) = self.hooks().creators.as_ref().filter(|_| !writer.unadmitted) else { return Ok(()) };
+        let resource = &target.served.resource;
+        let attributes = Attributes {
+            user: &writer.user,
+            verb: "create",
+            is_resource: true,
+            group: &resource.group,
+            version: &resource.version,
+            resource: &resource.resource,
+            subresource: &target.subresource,
+            namespace: &target.namespace,
+            name: &target.name,
+            ..Attributes::default()
+        };
+        match creators.authorize(&attributes).await {
+            Decision::Allow { .. } => Ok(()),
+            refused => Err(authorization::refusal(&attributes, refused)),
+        }
     }
 
     async fn update_once(

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::Stream;
+use futures::{Stream, TryStreamExt};
 use http::StatusCode;
 use knarr_api::StatusError;
 use tokio::time::{Instant, Sleep};
@@ -43,7 +43,7 @@ impl Registry {
         let render = presenter.events();
         let started = self.start_watch(served, namespace, options, &presenter, render).await;
         let body = match started {
-            Ok(events) => Body::stream(events),
+            Ok(events) => body_of(events, &presenter),
             Err(error) => Body::from(render::frame(presenter.wanted.encoding, "ERROR", &error.to_value())),
         };
         Ok(respond::with_type(StatusCode::OK, presenter.content_type(true), body))
@@ -79,6 +79,17 @@ impl Registry {
         let mut stream = WatchStream::new(beginning, receiver, self.caches.clone(), presenter.clone(), options);
         stream.counted = counted;
         Ok(stream)
+    }
+}
+
+/// Events as they go out.
+pub(super) fn body_of(
+    events: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+    presenter: &Presenter,
+) -> Body {
+    match presenter.columns_of_events() {
+        None => Body::stream(events),
+        Some(mut columns) => Body::stream(events.map_ok(move |run| columns.put_into(run))),
     }
 }
 

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::options::ListOptions;
 use super::read::check_fields;
 use super::render::{self, Presenter};
+use super::watch::body_of;
 use super::{Registry, Served, commit};
 use crate::cache::EventType;
 use crate::cache::watchers::Json;
@@ -51,8 +52,8 @@ impl Registry {
         let content_type = presenter.content_type(true);
         let body = match began {
             Ok((stored, seen)) => {
-                let view = View { presenter, fields: options.fields.clone(), seen };
-                Body::stream(converted(stored.boxed(), view))
+                let view = View { presenter: presenter.clone(), fields: options.fields.clone(), seen };
+                body_of(converted(stored.boxed(), view), &presenter)
             }
             Err(error) => Body::from(render::frame(presenter.wanted.encoding, "ERROR", &error.to_value())),
         };

@@ -77,6 +77,7 @@ impl Guarded {
             anonymous: true,
             tokens,
             authorization,
+            admission: Default::default(),
             service_cidr: "10.96.0.0/16".parse().expect("a network"),
             node_ports: PortRange::default(),
             cluster: Cluster {
@@ -94,7 +95,11 @@ impl Guarded {
         let config = Config {
             authentication: access.authentication.clone(),
             authorization: access.authorization.clone(),
-            hooks: Hooks { admission: access.admission.clone(), allocators: access.allocators.clone() },
+            hooks: Hooks {
+                admission: access.admission.clone(),
+                allocators: access.allocators.clone(),
+                ..Hooks::default()
+            },
             handlers: access.handlers.clone(),
             ..Config::default()
         };

@@ -79,6 +79,12 @@ pub struct AccessSaid {
     /// How long its no holds [default: 30s]
     #[arg(long, env = "KNARR_AUTHORIZATION_WEBHOOK_CACHE_UNAUTHORIZED_TTL", value_name = "DURATION")]
     pub authorization_webhook_cache_unauthorized_ttl: Option<String>,
+    /// Admission plug-ins that run beside the default ones, which are all that there are
+    #[arg(long, env = "KNARR_ENABLE_ADMISSION_PLUGINS", value_delimiter = ',', value_name = "NAMES")]
+    pub enable_admission_plugins: Option<Vec<String>>,
+    /// Admission plug-ins that do not run
+    #[arg(long, env = "KNARR_DISABLE_ADMISSION_PLUGINS", value_delimiter = ',', value_name = "NAMES")]
+    pub disable_admission_plugins: Option<Vec<String>>,
     /// An EncryptionConfiguration: which resources are encrypted in the store, and how
     #[arg(long, env = "KNARR_ENCRYPTION_PROVIDER_CONFIG", value_name = "FILE")]
     pub encryption_provider_config: Option<PathBuf>,
@@ -125,6 +131,8 @@ impl AccessSaid {
             authorization_webhook_cache_unauthorized_ttl: self
                 .authorization_webhook_cache_unauthorized_ttl
                 .or(file.authorization_webhook_cache_unauthorized_ttl),
+            enable_admission_plugins: self.enable_admission_plugins.or(file.enable_admission_plugins),
+            disable_admission_plugins: self.disable_admission_plugins.or(file.disable_admission_plugins),
             encryption_provider_config: self.encryption_provider_config.or(file.encryption_provider_config),
             encryption_provider_config_automatic_reload: self
                 .encryption_provider_config_automatic_reload
