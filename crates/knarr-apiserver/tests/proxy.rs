@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -13,13 +14,22 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use knarr_apiserver::admission::{self, MutatingAdmissionWebhook};
+use knarr_apiserver::audit::batch::Batching;
+use knarr_apiserver::audit::log::{Log, Rotation};
+use knarr_apiserver::audit::policy::Policy;
+use knarr_apiserver::audit::{AuditConfig, BackendConfig, Mode};
 use knarr_apiserver::authentication::{TransportIdentity, User};
-use knarr_apiserver::{ApiServer, Config};
+use knarr_apiserver::objects::Objects;
+use knarr_apiserver::outbound::Outbound;
+use knarr_apiserver::registry::Hooks;
+use knarr_apiserver::{ApiServer, Config, Registry, authorization};
 use knarr_streaming::remote_command::{Options, Outcome, Streams};
 use knarr_streaming::spdy::{Connection, Side};
 use knarr_streaming::upgrade;
 use serde_json::{Value, json};
 use support::Server;
+use support::remote::Remote;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -97,6 +107,10 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Cluster {
+        Self::start_with(|_| Config::default()).await
+    }
+
+    async fn start_with(config: impl FnOnce(&Arc<Registry>) -> Config) -> Cluster {
         knarr_pki::install_crypto_provider();
         let directory = tempfile::tempdir().unwrap();
         let authority = knarr_pki::CertificateAuthority::load_or_create(directory.path(), "ca", "test").unwrap();
@@ -106,8 +120,8 @@ impl Cluster {
         let client = authority.issue(&knarr_pki::CertificateRequest::client("apiserver", &["system:masters"])).unwrap();
         let kubelet = kubelet(knarr_pki::server_config(&serving, pem).unwrap()).await;
         let server = Server::start().await;
-        let config =
-            Config { kubelet_client: Some(knarr_pki::client_config(pem, Some(&client)).unwrap()), ..Config::default() };
+        let kubelet_client = Some(knarr_pki::client_config(pem, Some(&client)).unwrap());
+        let config = Config { kubelet_client, ..config(&server.registry) };
         let api = ApiServer::new(config, server.registry.clone());
         let cluster = Cluster { server, api, _directory: directory };
         cluster.fill(kubelet).await;
@@ -332,4 +346,96 @@ async fn a_command_is_a_request_until_it_ends() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(20), ended).await.expect("it ends with its session");
+}
+
+/// Webhooks, and an audit log at this path of everything that is done to pods.
+fn watched(registry: &Arc<Registry>, log: &std::path::Path) -> Config {
+    let objects: Arc<dyn Objects> = registry.clone();
+    let outbound = Outbound::new(objects.clone());
+    let webhooks = MutatingAdmissionWebhook::new(&objects, &outbound, authorization::Chain::default());
+    let admission = admission::Chain::new(vec![Arc::new(webhooks)]);
+    let rules = "rules: [{level: Metadata, resources: [{group: '', resources: ['pods/*']}]}, {level: None}]";
+    let policy = Policy::parse(&format!("apiVersion: audit.k8s.io/v1\nkind: Policy\n{rules}")).unwrap();
+    let log = Log::open(log, Rotation::default()).unwrap();
+    let backends = vec![BackendConfig::Log { log, mode: Mode::Blocking, batching: Batching::LOG }];
+    Config {
+        hooks: Hooks { admission, ..Hooks::default() },
+        audit: Some(AuditConfig { policy, backends }),
+        ..Config::default()
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_changes_what_is_run_and_the_audit_log_tells_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("audit.log");
+    let cluster = Cluster::start_with(|registry| watched(registry, &log)).await;
+    let remote = Remote::webhook(|_, request| {
+        assert_eq!((&request["operation"], &request["subResource"]), (&json!("CONNECT"), &json!("exec")));
+        assert_eq!((&request["name"], &request["namespace"]), (&json!("pod"), &json!("ns")));
+        assert_eq!(request["object"]["kind"], "PodExecOptions");
+        assert_eq!(request["object"]["command"], json!(["cat"]));
+        let patch = json!([{"op": "replace", "path": "/container", "value": "main"}]).to_string();
+        let patch = base64::engine::general_purpose::STANDARD.encode(patch);
+        json!({"allowed": true, "patchType": "JSONPatch", "patch": patch})
+    })
+    .await;
+    let hook = json!({
+        "name": "hook.example.com", "clientConfig": remote.at("/"), "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "rules": [{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}],
+    });
+    let configurations = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+    cluster.server.post(configurations, &json!({"metadata": {"name": "w"}, "webhooks": [hook]})).await.ok();
+
+    // The kubelet knows no running container `waiting`.
+    let target = format!("{POD}/exec?container=waiting&stdin=true&stdout=true&command=cat");
+    let mut socket = cluster.websocket(&target, "v5.channel.k8s.io").await;
+    socket.send(Message::binary(b"\0hello".to_vec())).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap(), Message::binary(b"\x01hello".to_vec()));
+    socket.send(Message::binary(vec![255, 0])).await.unwrap();
+    while let Some(Ok(_)) = socket.next().await {}
+    let mut socket = cluster.websocket(&format!("{POD}/portforward"), "SPDY/3.1+portforward.k8s.io").await;
+    socket.send(Message::binary(b"echo".to_vec())).await.unwrap();
+    assert!(socket.next().await.is_some());
+    drop(socket);
+
+    let events = || -> Vec<Value> {
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let ended = async {
+        while events().iter().filter(|event| event["stage"] == "ResponseComplete").count() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), ended).await.expect("both end in the log");
+    let told: Vec<String> = events()
+        .iter()
+        .map(|event| {
+            let reference = &event["objectRef"];
+            let place =
+                [&reference["namespace"], &reference["resource"], &reference["name"], &reference["subresource"]];
+            let place = place.map(|part| part.as_str().unwrap_or_default()).join("/");
+            let of = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+            format!(
+                "{} {} {place} {} {}",
+                of("stage"),
+                of("verb"),
+                event["user"]["username"],
+                event["responseStatus"]["code"]
+            )
+        })
+        .collect();
+    for subresource in ["exec", "portforward"] {
+        for (stage, code) in [("RequestReceived", "null"), ("ResponseStarted", "101"), ("ResponseComplete", "101")] {
+            let line = format!("{stage} get ns/pods/pod/{subresource} \"admin\" {code}");
+            assert_eq!(told.iter().filter(|told| **told == line).count(), 1, "{line} in {told:#?}");
+        }
+    }
+    let complete = events().into_iter().find(|event| event["stage"] == "ResponseComplete").unwrap();
+    assert_eq!(complete["requestURI"], target, "what was asked for");
+    let mutation = complete["annotations"]["mutation.webhook.admission.k8s.io/round_0_index_0"].as_str().unwrap();
+    let mutation: Value = serde_json::from_str(mutation).unwrap();
+    assert_eq!(mutation, json!({"configuration": "w", "webhook": "hook.example.com", "mutated": true}));
 }
