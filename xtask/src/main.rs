@@ -1,7 +1,7 @@
 //! `cargo xtask generate [DIR]`: rebuilds the tables that `knarr-api` embeds from the facts of a Kubernetes release.
 //!
 //! DIR holds `schema.json`, `discovery.json`, `tables.json`, `bootstrap.json` and `openapi/swagger.json`. The output is
-//! committed; the product never reads DIR.
+//! committed; the product never reads DIR. What is generated from Go's sources has its scripts in `xtask/scripts`.
 
 use std::collections::BTreeSet;
 use std::fs;
