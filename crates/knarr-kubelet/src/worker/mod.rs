@@ -502,6 +502,9 @@ impl PodWorker {
             now: Timestamp::now(),
         });
         *self.shown.lock() = Some(new.clone());
+        if let Some(left) = status::settles_in(pod, &self.observed, Timestamp::now()) {
+            return self.look_again_in(left);
+        }
         let Some(uid) = self.told.clone().filter(|_| !gone && !self.is_busy(&Task::Status)) else { return };
         if new == old {
             self.last_pushed = Some(new);

@@ -5,6 +5,7 @@ mod containers;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus};
@@ -12,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::resize::Resizes;
 use crate::pod::{ContainerKind, DesiredPod, RestartPolicy};
-use crate::runtime::observed::{ObservedContainer, ObservedPod};
+use crate::runtime::observed::{ContainerState, ObservedContainer, ObservedPod};
 
 pub use containers::Waiting;
 
@@ -21,6 +22,27 @@ pub use containers::Waiting;
 pub struct Readiness {
     pub started: bool,
     pub ready: bool,
+}
+
+/// How long a container that somebody is to attach to runs before that is told.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// How long the pod's status is to be kept back still. `kubectl run -i` attaches as soon as it hears that its container runs, and of a
+/// command that ends at once it would hear nothing; hearing that the pod has ended, it reads the log. (Upstream's kubelet looks at its
+/// containers once a second, which comes to the same.)
+pub fn settles_in(pod: &DesiredPod, observed: &ObservedPod, now: Timestamp) -> Option<Duration> {
+    let attachable = pod
+        .containers
+        .iter()
+        .filter(|container| container.spec.stdin_once == Some(true) && container.spec.stdin == Some(true));
+    let left = attachable.filter_map(|container| match observed.container(container.name())?.state {
+        ContainerState::Running { started_at } => {
+            let runs = Duration::try_from(now.duration_since(started_at)).unwrap_or_default();
+            Some(SETTLING.saturating_sub(runs)).filter(|left| !left.is_zero())
+        }
+        _ => None,
+    });
+    left.max()
 }
 
 /// Why a pod is over although its containers do not say so: evicted, past its deadline, refused.
