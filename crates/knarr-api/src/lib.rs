@@ -26,6 +26,7 @@ pub mod patch;
 pub mod protobuf;
 pub mod quantity;
 pub mod quota;
+pub mod release;
 pub mod resource;
 pub mod schema;
 pub mod selector;

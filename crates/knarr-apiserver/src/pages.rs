@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use jiff::Timestamp;
+use knarr_api::release;
 use serde_json::json;
 
 use crate::aggregation::Aggregator;
@@ -147,7 +148,8 @@ impl Pages {
         respond::indented_json(
             StatusCode::OK,
             &json!({
-                "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+                "major": release::MAJOR, "minor": release::MINOR,
+                "emulationMajor": release::MAJOR, "emulationMinor": release::MINOR,
                 "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
                 "gitVersion": git_version(), "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
                 "goVersion": "", "compiler": "rustc",
@@ -189,7 +191,7 @@ fn measurements(text: String) -> Response<Body> {
 
 /// The release whose behaviour this is, and which Knarr.
 pub fn git_version() -> String {
-    format!("v1.36.2+knarr-{}", env!("CARGO_PKG_VERSION"))
+    format!("v{}+knarr-{}", release::VERSION, env!("CARGO_PKG_VERSION"))
 }
 
 /// The machine's architecture as Go calls it.

@@ -135,14 +135,13 @@ struct Routes {
 impl Handler for Routes {
     async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let compresses = compress::wanted(request.headers());
-        let indents = pretty::wanted(request.uri().query().unwrap_or_default(), request.headers());
-        let response = self.route(request, indents).await;
+        let response = self.route(request).await;
         if compresses { compress::compress(response) } else { response }
     }
 }
 
 impl Routes {
-    async fn route(&self, request: Request<Body>, indents: bool) -> Response<Body> {
+    async fn route(&self, request: Request<Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let Some(info) = parts.extensions.get::<Arc<RequestInfo>>().cloned() else {
             return respond::page_not_found();
@@ -151,7 +150,7 @@ impl Routes {
             return Box::pin(aggregation::serve(&self.aggregator, &service, parts, body)).await;
         }
         // What somebody else wrote is passed on as it is.
-        let indents = indents && !info.long_running && !pages::is_document(&info.path);
+        let indents = info.indented && !info.long_running && !pages::is_document(&info.path);
         let response = if info.is_resource {
             self.resources.serve(info, parts, body).await
         } else {

@@ -6,6 +6,7 @@ use http::header::{ACCEPT, WARNING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use jiff::Timestamp;
 use knarr_api::StatusError;
+use knarr_api::release::{self, VERSION};
 use knarr_api::status::Reason;
 use serde_json::{Value, json};
 
@@ -17,16 +18,15 @@ const GROUP: &str = "config.k8s.io";
 const ACCEPTED: &str = "application/json, application/yaml, text/plain";
 /// Paths below these are no pages for finding out what is wrong.
 const ORDINARY: [&str; 5] = ["/apis", "/api", "/openid", "/openapi", "/.well-known"];
-const BINARY_VERSION: &str = "1.36.2";
-const EMULATION_VERSION: &str = "1.36";
 
 /// `/statusz` of a server that started then and has these paths.
 pub fn status(headers: &HeaderMap, started: Timestamp, paths: &[String]) -> Response<Body> {
     let up = u64::try_from(Timestamp::now().duration_since(started).as_secs()).unwrap_or(0);
     let pages = pages(paths);
+    let emulated = format!("{}.{}", release::MAJOR, release::MINOR);
     answer(headers, "statusz", "Statusz", |form| match form {
         Form::Text => json!(format!(
-            "\nStarted: {}\nUp: {} hr {:02} min {:02} sec\nGo version: \nBinary version: {BINARY_VERSION}\nEmulation version: {EMULATION_VERSION}\nPaths: {}\n",
+            "\nStarted: {}\nUp: {} hr {:02} min {:02} sec\nGo version: \nBinary version: {VERSION}\nEmulation version: {emulated}\nPaths: {}\n",
             started.strftime("%a %b %e %H:%M:%S UTC %Y"),
             up / 3600,
             up / 60 % 60,
@@ -35,8 +35,8 @@ pub fn status(headers: &HeaderMap, started: Timestamp, paths: &[String]) -> Resp
         )),
         Form::Object => json!({
             "startTime": Timestamp::from_second(started.as_second()).unwrap_or(started).to_string(),
-            "uptimeSeconds": up, "goVersion": "", "binaryVersion": BINARY_VERSION,
-            "emulationVersion": EMULATION_VERSION, "paths": pages,
+            "uptimeSeconds": up, "goVersion": "", "binaryVersion": VERSION,
+            "emulationVersion": emulated, "paths": pages,
         }),
     })
 }

@@ -9,9 +9,6 @@ use k8s_openapi::api::core::v1::Taint;
 
 use crate::eviction::thresholds::{self, Threshold};
 
-/// The version this kubelet reports: the Kubernetes release whose behaviour it has.
-pub const KUBELET_VERSION: &str = "v1.36.2";
-
 /// The settings of a kubelet. [`KubeletConfig::new`] gives upstream's defaults.
 #[derive(Clone, Debug)]
 pub struct KubeletConfig {

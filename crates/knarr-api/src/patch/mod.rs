@@ -22,11 +22,15 @@ fn unprocessable() -> StatusError {
     error
 }
 
+/// What is wrong with an object, without the words about what it should have been.
+pub fn why_unreadable(error: &StatusError) -> &str {
+    let why = error.message.split_once(" cannot be handled as a ").and_then(|(_, rest)| rest.split_once(": "));
+    why.map_or(&error.message, |(_, why)| why)
+}
+
 /// The answer to a patch that leaves something that cannot be read; `shown` is what the message tells of it.
 pub fn undecodable_result(shown: String, error: &StatusError) -> StatusError {
-    let why = error.message.split_once(" cannot be handled as a ").and_then(|(_, rest)| rest.split_once(": "));
-    let why = why.map_or(error.message.as_str(), |(_, why)| why);
-    let invalid = FieldError::invalid(&Path::ROOT.child("patch"), &shown.into(), why);
+    let invalid = FieldError::invalid(&Path::ROOT.child("patch"), &shown.into(), why_unreadable(error));
     let mut error = StatusError::invalid(&GroupVersionKind::default(), "", vec![invalid]);
     if let Some(details) = &mut error.details {
         details.kind = String::new();

@@ -23,6 +23,8 @@ pub struct RequestInfo {
     pub label_selector: String,
     /// Served until one side ends it: it does not count as in flight and has no timeout.
     pub long_running: bool,
+    /// JSON is answered with lines and indentation.
+    pub indented: bool,
 }
 
 /// A path that cannot be read.

@@ -45,17 +45,16 @@ impl<H: Handler> Handler for ReadRequest<H> {
         let uri = request.uri();
         let query = uri.query().unwrap_or_default();
         let info = match RequestInfo::parse(request.method(), uri.path(), query) {
-            Ok(info) => Arc::new(info),
+            Ok(info) => Arc::new(RequestInfo { indented: pretty::wanted(query, request.headers()), ..info }),
             Err(error) => return respond::from_error(&StatusError::bad_request(error.to_string())),
         };
         let known = info.is_resource && self.registry.table().get(&info.group, &info.version, &info.resource).is_some();
         let series = Series::of(&info, request.method(), request.headers(), known);
         let dry_run = metrics::dry_run(query);
-        let indented = pretty::wanted(query, request.headers());
         request.extensions_mut().insert(info.clone());
         let audit_id = name_request(request.headers_mut());
         let accept = request.headers().get(ACCEPT).filter(|accept| *accept != respond::JSON).cloned();
-        let written = Written { accept, indented };
+        let written = Written { accept, indented: info.indented };
         let started = Instant::now();
         if info.long_running {
             let lasting = Lasting::default();

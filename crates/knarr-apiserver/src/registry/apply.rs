@@ -4,7 +4,7 @@ use bytes::Bytes;
 use knarr_api::decode::FieldValidation;
 use knarr_api::object::ObjectExt;
 use knarr_api::status::Reason;
-use knarr_api::{Object, StatusError};
+use knarr_api::{Object, StatusError, patch};
 
 use super::commit::{self, Target};
 use super::update::Change;
@@ -39,8 +39,7 @@ impl Apply {
     /// What upstream says where the merged object is none of its kind.
     fn unfit(&self, error: &StatusError) -> StatusError {
         let kind = &self.target.served.kind;
-        let why = error.message.split_once(" cannot be handled as a ").and_then(|(_, rest)| rest.split_once(": "));
-        let why = why.map_or(error.message.as_str(), |(_, why)| why);
+        let why = patch::why_unreadable(error);
         let gvk = format!("{}/{}, Kind={}", kind.group, kind.version, kind.kind);
         let object = format!("{}/{}; {gvk}", self.config.namespace(), self.config.name());
         let text = format!(

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{NodeSwapStatus, NodeSystemInfo};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use knarr_api::release;
 use nix::sys::statvfs::statvfs;
 
-use crate::config::{KUBELET_VERSION, KubeletConfig};
+use crate::config::KubeletConfig;
 use crate::eviction::Signal;
 
 /// Amounts of resources, in thousandths.
@@ -104,7 +105,7 @@ pub fn system_info(runtime_version: String) -> NodeSystemInfo {
         container_runtime_version: runtime_version,
         kernel_version: read("/proc/sys/kernel/osrelease"),
         kube_proxy_version: String::new(),
-        kubelet_version: KUBELET_VERSION.to_owned(),
+        kubelet_version: format!("v{}", release::VERSION),
         operating_system: "linux".to_owned(),
         os_image: os_image(),
         swap: (swap > 0).then_some(NodeSwapStatus { capacity: Some(swap) }),
