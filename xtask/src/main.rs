@@ -3,11 +3,14 @@
 //! DIR holds `schema.json`, `discovery.json`, `tables.json`, `bootstrap.json` and `openapi/swagger.json`. The output is
 //! committed; the product never reads DIR. What is generated from Go's sources has its scripts in `xtask/scripts`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 use serde_json::{Value, json};
 
 fn main() -> Result<()> {
@@ -27,9 +30,31 @@ fn generate(facts: &Path) -> Result<()> {
     for name in ["tables.json", "bootstrap.json"] {
         fs::write(out.join(name), rows_per_line(&read(facts, name)?)?)?;
     }
-    let resources = resources(&read(facts, "discovery.json")?, &read(facts, "openapi/swagger.json")?);
+    let swagger = read(facts, "openapi/swagger.json")?;
+    let resources = resources(&read(facts, "discovery.json")?, &swagger);
     fs::write(out.join("resources.json"), rows_per_line(&Value::Array(resources))?)?;
+    fs::write(out.join("descriptions.z"), pack(&descriptions(&swagger)?)?)?;
     Ok(())
+}
+
+/// The texts of `swagger`: a line for each type, with its name, a tab, and a JSON object of its texts by field. The type's own has the empty name.
+fn descriptions(swagger: &Value) -> Result<String> {
+    let text = |described: &Value| described["description"].as_str().map(str::to_owned);
+    let object = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    let mut lines = String::new();
+    for (name, definition) in object(&swagger["definitions"]) {
+        let fields = object(&definition["properties"]).into_iter();
+        let texts: BTreeMap<String, String> =
+            std::iter::once((String::new(), definition)).chain(fields).filter_map(|(n, d)| Some((n, text(&d)?))).collect();
+        lines += &format!("{name}\t{}\n", serde_json::to_string(&texts)?);
+    }
+    Ok(lines)
+}
+
+fn pack(text: &str) -> Result<Vec<u8>> {
+    let mut packed = ZlibEncoder::new(Vec::new(), Compression::best());
+    packed.write_all(text.as_bytes())?;
+    Ok(packed.finish()?)
 }
 
 /// The kinds that an `Accept` header may ask for in any kind's stead. No OpenAPI document names them, and so no schema made of one.

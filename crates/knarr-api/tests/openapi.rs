@@ -21,12 +21,11 @@ fn map(value: &Value) -> &Map<String, Value> {
     value.as_object().expect("a map")
 }
 
-/// Without descriptions and unions (which no client reads), and lists whose order says nothing sorted.
+/// Without unions (which no client reads), and lists whose order says nothing sorted.
 fn bare(value: &Value) -> Value {
     match value {
         Value::Object(entries) => {
-            let said = |k: &str, v: &Value| (k != "description" || v.is_object()) && k != "x-kubernetes-unions";
-            let kept = entries.iter().filter(|(k, v)| said(k, v));
+            let kept = entries.iter().filter(|(key, _)| *key != "x-kubernetes-unions");
             kept.map(|(k, v)| (k.clone(), if k == "required" { sorted(v) } else { bare(v) })).collect()
         }
         Value::Array(items) => items.iter().map(bare).collect(),

@@ -45,7 +45,7 @@ pub fn v3(gv: &GroupVersion, resources: &[Published<'_>]) -> Value {
     let metadata = [OBJECT_META, LIST_META].iter().filter_map(|name| schema().by_name(name));
     let named = referenced(schema(), &paths.out).into_iter().map(crate::schema::TypeId);
     let types = closure(schema(), named.chain(metadata));
-    let descriptions = Descriptions::of(|_| false);
+    let descriptions = Descriptions::of(schema(), &types);
     let mut all = Definitions { schema: schema(), dialect: Dialect::V3, descriptions: &descriptions }.render(types);
     all.extend(own);
     json!({

@@ -145,8 +145,7 @@ fn referenced(schema: &Schema, paths: &Map<String, Value>) -> BTreeSet<u32> {
 fn v3_document(schema: &Schema, paths: Map<String, Value>, own: Vec<TypeId>) -> Value {
     let roots = referenced(schema, &paths).into_iter().map(TypeId).chain(own);
     let types = closure(schema, roots);
-    let names: BTreeSet<&str> = types.iter().map(|id| schema.get(*id).name.as_str()).collect();
-    let descriptions = Descriptions::of(|name| names.contains(name));
+    let descriptions = Descriptions::of(schema, &types);
     let definitions = Definitions { schema, dialect: Dialect::V3, descriptions: &descriptions };
     json!({
         "openapi": "3.0.0",
@@ -171,14 +170,13 @@ pub fn v2() -> Value {
         paths.group_version(gv);
     }
     built_in().resources.iter().for_each(|resource| paths.resource(resource));
-    let descriptions = Descriptions::of(|_| true);
-    let definitions = Definitions { schema, dialect: Dialect::V2, descriptions: &descriptions };
-    let types = schema.types().filter(|(_, ty)| ty.is_published()).map(|(id, _)| id);
+    let types: Vec<TypeId> = schema.types().filter(|(_, ty)| ty.is_published()).map(|(id, _)| id).collect();
+    let descriptions = Descriptions::of(schema, &types);
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": "unversioned"},
         "paths": paths.out,
-        "definitions": definitions.render(types),
+        "definitions": Definitions { schema, dialect: Dialect::V2, descriptions: &descriptions }.render(types),
         "security": [{"BearerToken": []}],
         "securityDefinitions": {"BearerToken": {"description": "Bearer Token authentication", "in": "header",
             "name": "authorization", "type": "apiKey"}},
