@@ -44,8 +44,10 @@ fn descriptions(swagger: &Value) -> Result<String> {
     let mut lines = String::new();
     for (name, definition) in object(&swagger["definitions"]) {
         let fields = object(&definition["properties"]).into_iter();
-        let texts: BTreeMap<String, String> =
-            std::iter::once((String::new(), definition)).chain(fields).filter_map(|(n, d)| Some((n, text(&d)?))).collect();
+        let texts: BTreeMap<String, String> = std::iter::once((String::new(), definition))
+            .chain(fields)
+            .filter_map(|(n, d)| Some((n, text(&d)?)))
+            .collect();
         lines += &format!("{name}\t{}\n", serde_json::to_string(&texts)?);
     }
     Ok(lines)

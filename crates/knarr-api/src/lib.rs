@@ -38,6 +38,7 @@ pub mod table;
 pub mod tree;
 pub mod validation;
 pub mod warnings;
+pub mod yaml;
 
 pub use field::{FieldError, Path};
 pub use object::Object;

@@ -163,8 +163,8 @@ impl Access {
     }
 
     /// Takes a changed `AuthenticationConfiguration` once its issuers answer; the old one holds until then, and where it fails.
-    pub async fn reload_authentication(&self, text: &str) -> Result<(), String> {
-        self.configured.reload(text).await
+    pub fn reload_authentication<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(self.configured.reload(text))
     }
 
     /// Takes a changed `AuthorizationConfiguration`; the old one holds where it fails.
@@ -203,10 +203,12 @@ impl Access {
     }
 
     /// Says that this server serves no more. After [`Access::run`] has ended.
-    pub async fn leave(&self) {
-        if let Err(error) = bootstrap::leave(&self.objects, &self.cluster).await {
-            tracing::warn!(%error, "cannot say that this server ends");
-        }
+    pub fn leave(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Err(error) = bootstrap::leave(&self.objects, &self.cluster).await {
+                tracing::warn!(%error, "cannot say that this server ends");
+            }
+        })
     }
 
     /// Returns once [`Access::run`] has caught up with what was stored.

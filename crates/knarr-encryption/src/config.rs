@@ -89,7 +89,7 @@ fn version_one() -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("error decoding encryption provider configuration file: {0}")]
-    Syntax(#[from] serde_saphyr::Error),
+    Syntax(String),
     #[error("got unexpected config type: {0}, Kind={1}")]
     Kind(String, String),
     #[error("{0}")]
@@ -102,7 +102,7 @@ impl EncryptionConfiguration {
         if text.trim().is_empty() {
             return Err(ConfigError::Invalid("encryption provider configuration file is empty".into()));
         }
-        let config: EncryptionConfiguration = serde_saphyr::from_str(text)?;
+        let config: EncryptionConfiguration = knarr_api::yaml::from_str(text).map_err(ConfigError::Syntax)?;
         let kinds = ["EncryptionConfiguration", "EncryptionConfig"];
         let versions = ["apiserver.config.k8s.io/v1", "v1"];
         if !kinds.contains(&config.kind.as_str()) || !versions.contains(&config.api_version.as_str()) {

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::sync::watch;
@@ -94,13 +95,15 @@ impl Kms {
     }
 
     /// Asks once, and takes a new seed if the service has a new key.
-    pub async fn probe(&self) -> Result<(), String> {
-        let result = self.look().await;
-        if let Err(error) = &result {
-            tracing::error!(provider = self.name, error, "key service is not healthy");
-        }
-        self.health.send_replace(Some(result.clone()));
-        result
+    pub fn probe(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let result = self.look().await;
+            if let Err(error) = &result {
+                tracing::error!(provider = self.name, error, "key service is not healthy");
+            }
+            self.health.send_replace(Some(result.clone()));
+            result
+        })
     }
 
     async fn look(&self) -> Result<(), String> {

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use knarr_store::{
     Event, Expect, KeyValue, LeaseId, Range, Result, Revision, Store, StoreError, WatchBatch, WatchStream,
 };
@@ -107,14 +108,18 @@ impl EncryptedStore {
     }
 
     /// Other rules from now on.
-    pub async fn replace_rules(&self, rules: Rules) {
+    pub fn replace_rules(&self, rules: Rules) -> BoxFuture<'_, ()> {
         self.inner.rules.store(Arc::new(rules));
-        self.mend().await;
+        self.mend()
     }
 
     /// Looks whether something that could not be read can be read now; if so, open watches end with an error, and who begins them
     /// anew reads everything.
-    pub async fn mend(&self) {
+    pub fn mend(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.mended())
+    }
+
+    async fn mended(&self) {
         let keys: Vec<String> = self.inner.unreadable.lock().keys().cloned().collect();
         for key in keys {
             let Some(transformer) = self.inner.transformer(&key) else { continue };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 mod serving;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -349,7 +349,7 @@ fn read(path: &Path) -> Result<Said> {
 }
 
 fn parse(text: &str) -> Result<Said> {
-    let mut keys: Map<String, Value> = serde_saphyr::from_str(text)?;
+    let mut keys: Map<String, Value> = knarr_api::yaml::from_str(text).map_err(|why| anyhow!(why))?;
     let access = AccessSaid::take(&mut keys)?;
     Ok(Said { access, ..serde_json::from_value(Value::Object(keys))? })
 }

@@ -1,15 +1,12 @@
 //! YAML bodies, turned into JSON before anything else looks at them.
 
-use serde_json::Value;
-
 /// The JSON of a YAML document (of the first, where there are several).
 pub fn to_json(bytes: &[u8]) -> Result<Vec<u8>, String> {
     if looks_like_json(bytes) {
         return Ok(bytes.to_vec());
     }
     let text = std::str::from_utf8(bytes).map_err(|_| "yaml: invalid UTF-8".to_string())?;
-    let value: Value =
-        serde_saphyr::from_str(text).map_err(|error| format!("error converting YAML to JSON: yaml: {error}"))?;
+    let value = crate::yaml::parse(text).map_err(|error| format!("error converting YAML to JSON: yaml: {error}"))?;
     serde_json::to_vec(&value).map_err(|error| error.to_string())
 }
 

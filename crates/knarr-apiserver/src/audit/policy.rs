@@ -117,7 +117,7 @@ impl Policy {
 
     /// From YAML or JSON.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
-        let policy: Policy = serde_saphyr::from_str(text).map_err(|e| PolicyError::Decode(e.to_string()))?;
+        let policy: Policy = knarr_api::yaml::from_str(text).map_err(PolicyError::Decode)?;
         if policy.api_version != "audit.k8s.io/v1" || policy.kind != "Policy" {
             return Err(PolicyError::Version(format!("{}, Kind={}", policy.api_version, policy.kind)));
         }

@@ -112,7 +112,7 @@ impl AuthenticationConfiguration {
         if text.trim().is_empty() {
             return Err("empty config data".into());
         }
-        let config: AuthenticationConfiguration = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+        let config: AuthenticationConfiguration = knarr_api::yaml::from_str(text)?;
         if config.kind != "AuthenticationConfiguration" || !VERSIONS.contains(&config.api_version.as_str()) {
             return Err(format!(
                 "expected AuthenticationConfiguration, got {}, Kind={}",

@@ -83,7 +83,7 @@ pub struct Standing {
 impl AuthorizationConfiguration {
     /// Reads and validates the file's text.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let config: AuthorizationConfiguration = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+        let config: AuthorizationConfiguration = knarr_api::yaml::from_str(text)?;
         if config.kind != "AuthorizationConfiguration" || !VERSIONS.contains(&config.api_version.as_str()) {
             return Err(format!(
                 "expected AuthorizationConfiguration, got {}, Kind={}",

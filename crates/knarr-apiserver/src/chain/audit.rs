@@ -14,7 +14,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
 use knarr_api::status::Reason;
-use knarr_api::{Object, StatusError, protobuf, schema};
+use knarr_api::{Object, StatusError, protobuf, schema, yaml};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -152,7 +152,7 @@ fn decode(body: &[u8], headers: &HeaderMap) -> Option<Object> {
         return None;
     }
     match negotiate::content_type(headers) {
-        "application/yaml" | "application/apply-patch+yaml" => serde_saphyr::from_slice(body).ok(),
+        "application/yaml" | "application/apply-patch+yaml" => yaml::from_str(std::str::from_utf8(body).ok()?).ok(),
         "application/vnd.kubernetes.protobuf" => protobuf::decode(schema::schema(), body, None).ok(),
         _ => knarr_api::tree::parse(body).ok(),
     }

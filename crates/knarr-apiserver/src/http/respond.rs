@@ -155,7 +155,7 @@ pub fn indented_json(status: StatusCode, value: &Value) -> Response<Body> {
 /// A tree in the encoding that was asked for.
 pub fn encode(status: StatusCode, encoding: Encoding, object: &Value) -> Result<Response<Body>, StatusError> {
     let bytes: Bytes = match encoding {
-        Encoding::Yaml => serde_saphyr::to_string(object).map_err(StatusError::internal)?.into(),
+        Encoding::Yaml => knarr_api::yaml::to_string(object).map_err(StatusError::internal)?.into(),
         Encoding::Protobuf => protobuf::encode(schema::schema(), object).map_err(StatusError::internal)?.into(),
         Encoding::Json => {
             let mut text = object.to_string();

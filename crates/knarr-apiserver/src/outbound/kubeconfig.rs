@@ -15,7 +15,7 @@ const BASE64: base64::engine::GeneralPurpose = base64::engine::general_purpose::
 /// sense. Files are named relative to the kubeconfig.
 pub fn from_kubeconfig(path: &Path) -> Result<Client, OpenError> {
     let text = std::fs::read_to_string(path).map_err(|error| failed(path, &error))?;
-    let config: Value = serde_saphyr::from_str(&text).map_err(|error| failed(path, &error))?;
+    let config = knarr_api::yaml::parse(&text).map_err(|error| failed(path, &error))?;
     let directory = path.parent().unwrap_or(Path::new("."));
     let context = named(&config, "contexts", "context", &config["current-context"]);
     let context = context.ok_or_else(|| failed(path, &"no current context"))?;

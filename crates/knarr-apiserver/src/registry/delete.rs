@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Response, StatusCode};
 use knarr_api::field::ErrorList;
 use knarr_api::object::ObjectExt;
-use knarr_api::{FieldError, GroupResource, GroupVersionKind, Object, Path, StatusError, protobuf, schema};
+use knarr_api::{FieldError, GroupResource, GroupVersionKind, Object, Path, StatusError, protobuf, schema, yaml};
 use knarr_store::{Expect, Revision};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -72,7 +72,9 @@ impl DeleteOptions {
             |why: String| StatusError::bad_request(format!("couldn't get version/kind; json parse error: {why}"));
         let object: Object = match negotiate::body_encoding(headers)? {
             Encoding::Json => serde_json::from_slice(body).map_err(|e| unreadable(e.to_string()))?,
-            Encoding::Yaml => serde_saphyr::from_slice(body).map_err(|e| unreadable(e.to_string()))?,
+            Encoding::Yaml => {
+                std::str::from_utf8(body).map_err(|e| e.to_string()).and_then(yaml::from_str).map_err(unreadable)?
+            }
             Encoding::Protobuf => protobuf::decode(schema::schema(), body, None)?,
         };
         Self::of_object(object)

@@ -24,6 +24,7 @@ use etcd_client::{
     Certificate, Client, Compare, CompareOp, ConnectOptions, DeleteOptions, GetOptions, Identity, KvClient, PutOptions,
     TlsOptions, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
@@ -89,7 +90,11 @@ pub struct Etcd {
 
 impl Etcd {
     /// Connects, and fails if no endpoint answers within a while.
-    pub async fn connect(endpoints: &Endpoints) -> Result<Etcd> {
+    pub fn connect(endpoints: &Endpoints) -> BoxFuture<'_, Result<Etcd>> {
+        Box::pin(Etcd::connected(endpoints))
+    }
+
+    async fn connected(endpoints: &Endpoints) -> Result<Etcd> {
         let client = Client::connect(&endpoints.urls, Some(endpoints.options())).await.map_err(error::backend)?;
         let mut etcd = Etcd {
             client,
