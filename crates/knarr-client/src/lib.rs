@@ -3,6 +3,7 @@
 //! * [`transport`]: a [`kube::Client`] over memory (a tower service in this process) or HTTPS (a kubeconfig).
 //! * [`follow`]: LIST and WATCH for ever, of any resource, as JSON.
 //! * [`informer`]: one watch and one typed cache a resource a process, shared.
+//! * [`kinds`]: what the components would each compile again, compiled once.
 //! * [`queue`]: the rate-limited work queue.
 //! * [`controller`]: the harness that owns watching, mapping events to keys, the queue, workers and shutdown.
 //! * [`expectations`]: what a loop has asked for and not seen yet, so that it does not act twice on a stale cache.
@@ -20,6 +21,7 @@ pub mod expectations;
 mod fake;
 pub mod follow;
 pub mod informer;
+pub mod kinds;
 pub mod leader;
 pub mod queue;
 pub mod transport;

@@ -83,7 +83,8 @@ impl Reconciler for Quotas {
             self.census.release_unneeded();
             return Ok(Action::Done);
         };
-        let quota = Quota::of(&serde_json::to_value(&*object).map_err(|error| Error::other(error.to_string()))?);
+        let quota =
+            Quota::of(&knarr_client::kinds::to_tree(&*object).map_err(|error| Error::other(error.to_string()))?);
         let used = self.census.usage(&key.namespace, &quota).await?;
         let status = object.status.as_ref();
         let known = amounts(status.and_then(|status| status.used.as_ref()));

@@ -8,6 +8,7 @@ use knarr_api::GroupVersionKind;
 use knarr_api::resource::built_in;
 use knarr_cel::admission::{Kinds, type_check};
 use knarr_cel::{Type, builtin, schema};
+use knarr_client::kinds::to_tree;
 use knarr_client::{Action, Controller, Error, Event, Informer, Reconciler};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -49,7 +50,7 @@ impl Reconciler for TypeChecking {
         let Some(generation) = policy.metadata.generation.filter(|generation| *generation > observed) else {
             return Ok(Action::Done);
         };
-        let spec = serde_json::to_value(&policy.spec).unwrap_or_default();
+        let spec = to_tree(&policy.spec).unwrap_or_default();
         let warnings: Vec<Value> = type_check(&spec, &Served(&self.definitions))
             .into_iter()
             .map(|w| json!({ "fieldRef": w.field_ref, "warning": w.warning }))
@@ -89,7 +90,7 @@ impl Kinds for Served<'_> {
         let definition = all.iter().find(|d| d.spec.group == kind.group && d.spec.names.kind == kind.kind)?;
         let version = definition.spec.versions.iter().find(|v| v.name == kind.version)?;
         let given = version.schema.as_ref()?.open_api_v3_schema.as_ref()?;
-        let given = serde_json::to_value(given).ok()?;
+        let given = to_tree(given).ok()?;
         Some(schema::declare(&given, true)?.cel_type(&kind.kind))
     }
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudgetSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -101,10 +100,9 @@ impl Scales {
         let resource = self.resource(owner).await?;
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
         match api.get_subresource("scale", &owner.name).await {
-            Ok(object) => {
-                let scale = serde_json::to_value(&object).and_then(serde_json::from_value::<Scale>);
-                let scale = scale.map_err(|error| Error::other(error.to_string()))?;
-                Ok(scale.spec.and_then(|spec| spec.replicas).unwrap_or(0))
+            Ok(scale) => {
+                let replicas = scale.data["spec"]["replicas"].as_i64().unwrap_or(0);
+                i32::try_from(replicas).map_err(|error| Error::other(error.to_string()))
             }
             Err(kube::Error::Api(status)) if status.code == 404 => {
                 Err(Error::other(format!("{} does not implement the scale subresource", owner.kind)))

@@ -1,6 +1,7 @@
 //! `/pods`, `/runningpods` and `/configz`.
 
 use http::Response;
+use knarr_client::kinds::to_tree;
 use knarr_cri::v1::ContainerState;
 use serde_json::{Map, Value, json};
 
@@ -14,7 +15,7 @@ fn pod_list(items: Vec<Value>) -> Value {
 /// The pods bound to this node.
 pub(super) fn list(view: &dyn NodeView) -> Result<Response<Body>, Failure> {
     let pods = view.pods();
-    let items: Result<Vec<Value>, _> = pods.iter().map(|pod| serde_json::to_value(&**pod)).collect();
+    let items: Result<Vec<Value>, _> = pods.iter().map(|pod| to_tree(&**pod)).collect();
     let mut items = items.map_err(Failure::internal)?;
     for item in items.iter_mut().filter_map(Value::as_object_mut) {
         // Items of a list do not repeat their kind.

@@ -30,7 +30,7 @@ pub fn read(path: &Path, bytes: &[u8], node_name: &str) -> Result<Pod, String> {
     if !errors.is_empty() {
         return Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     }
-    let pod: Pod = serde_json::from_value(object).map_err(|error| error.to_string())?;
+    let pod: Pod = knarr_client::kinds::of_tree(&object).map_err(|error| error.to_string())?;
     match pod.spec.as_ref().and_then(reference_to_api) {
         Some(what) => Err(format!("static pods may not reference {what}")),
         None => Ok(pod),

@@ -89,7 +89,7 @@ fn clear_fields_of_conditions(difference: &mut Map<String, Value>, old: &Map<Str
 }
 
 fn as_map(status: &PodStatus) -> Map<String, Value> {
-    match serde_json::to_value(status) {
+    match knarr_client::kinds::to_tree(status) {
         Ok(Value::Object(map)) => map,
         _ => Map::new(),
     }
