@@ -83,6 +83,8 @@ pub enum Presence {
     WhenSet,
     /// Always shown, also when zero.
     Always,
+    /// A pointer that is always shown: null where it is unset.
+    Nullable,
 }
 
 /// What Go's side of the API says of a field.
@@ -262,7 +264,7 @@ fn read_go_fields(parsed: &mut Type, row: &Value, names: &[&String]) {
         }
         field.go.presence = presence(flags, &field.shape);
     }
-    let shown = |(index, field): (usize, &Field)| (field.go.presence == Presence::Always).then_some(index);
+    let shown = |(index, field): (usize, &Field)| matches!(field.go.presence, Presence::Always | Presence::Nullable).then_some(index);
     parsed.always = parsed.fields.iter().enumerate().filter_map(shown).collect();
 }
 
@@ -270,6 +272,7 @@ fn read_go_fields(parsed: &mut Type, row: &Value, names: &[&String]) {
 fn presence(flags: &str, shape: &Shape) -> Presence {
     let omits = flags.contains('o') && !matches!(shape, Shape::Type(_));
     match () {
+        () if flags == "p" => Presence::Nullable,
         () if flags.contains('p') => Presence::Optional,
         () if omits || flags.contains('z') => Presence::WhenSet,
         () => Presence::Always,
@@ -285,8 +288,8 @@ fn package_of(type_name: &str) -> &str {
 fn qualify(go: &str, package: &str) -> String {
     let start = go.rfind([']', '*']).map_or(0, |i| i + 1);
     let (prefix, base) = go.split_at(start);
-    let prefix = match prefix.strip_prefix("map[").and_then(|key| key.strip_suffix(']')) {
-        Some(key) => format!("map[{}]", qualify(key, package)),
+    let prefix = match prefix.strip_prefix("map[").and_then(|rest| rest.split_once(']')) {
+        Some((key, rest)) => format!("map[{}]{rest}", qualify(key, package)),
         None => prefix.to_string(),
     };
     let plain = base.chars().next().is_some_and(char::is_lowercase);

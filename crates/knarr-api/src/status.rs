@@ -209,11 +209,10 @@ impl StatusError {
     pub fn invalid(kind: &GroupVersionKind, name: &str, errors: ErrorList) -> Self {
         let texts: Vec<String> = dedup(errors.iter().map(FieldError::to_string));
         let all = if texts.len() == 1 { texts[0].clone() } else { format!("[{}]", texts.join(", ")) };
-        let shown = if kind.group.is_empty() || (kind.group == "events.k8s.io" && kind.kind == "Event") {
-            kind.kind.to_string()
-        } else {
-            format!("{}.{}", kind.kind, kind.group)
-        };
+        // Events of the newer group are kept, and called, as the core group's.
+        let of_core = kind.group == "events.k8s.io" && kind.kind == "Event";
+        let group = if of_core { "" } else { kind.group.as_ref() };
+        let shown = if group.is_empty() { kind.kind.to_string() } else { format!("{}.{group}", kind.kind) };
         let causes = errors
             .iter()
             .map(|e| Cause { reason: e.kind.cause().into(), message: e.body(), field: e.path.clone() })
@@ -221,7 +220,7 @@ impl StatusError {
         StatusError {
             details: Some(Box::new(Details {
                 name: name.into(),
-                group: kind.group.to_string(),
+                group: group.to_string(),
                 kind: kind.kind.to_string(),
                 causes,
                 ..Details::default()

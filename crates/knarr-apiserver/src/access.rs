@@ -284,7 +284,6 @@ fn plugins(objects: &Arc<dyn Objects>, authorizer: &authorization::Chain, rbac: 
         Arc::new(admission::RbacEscalation { rbac: rbac.clone(), authorizer: authorizer() }),
         Arc::new(admission::MutatingAdmissionPolicy::new(stored, authorizer())),
         Arc::new(admission::MutatingAdmissionWebhook::new(stored, &outbound, authorizer())),
-        Arc::new(admission::PolicyExpressions),
         Arc::new(admission::ValidatingAdmissionPolicy::new(stored, authorizer())),
         Arc::new(admission::ValidatingAdmissionWebhook::new(stored, &outbound, authorizer())),
         Arc::new(admission::ResourceQuota { objects: objects() }),

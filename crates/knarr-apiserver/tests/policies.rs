@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
-use knarr_apiserver::admission::{self, MutatingAdmissionPolicy, PolicyExpressions, ValidatingAdmissionPolicy};
+use knarr_apiserver::admission::{self, MutatingAdmissionPolicy, ValidatingAdmissionPolicy};
 use knarr_apiserver::authorization::{self, Attributes, Authorizer, Decision};
 use knarr_apiserver::objects::Objects;
 use knarr_apiserver::registry::Hooks;
@@ -35,7 +35,6 @@ async fn server() -> Server {
         let authorization = authorization::Chain::new(vec![Arc::new(AllButEscape)]);
         let admission = admission::Chain::new(vec![
             Arc::new(MutatingAdmissionPolicy::new(&objects, authorization.clone())),
-            Arc::new(PolicyExpressions),
             Arc::new(ValidatingAdmissionPolicy::new(&objects, authorization)),
         ]);
         Config { hooks: Hooks { admission, ..Hooks::default() }, ..Config::default() }

@@ -88,8 +88,10 @@ impl<'s> Walk<'s> {
 
     /// What upstream's Go struct has in a field that JSON leaves out: its zero value, where that is always written.
     fn zero_value(&self, field: &Field) -> Option<&'static Value> {
-        if field.go.presence != Presence::Always {
-            return None;
+        match field.go.presence {
+            Presence::Always => {}
+            Presence::Nullable => return Some(&NULL),
+            Presence::Optional | Presence::WhenSet => return None,
         }
         Some(match &field.shape {
             Shape::String => &ZERO_TEXT,

@@ -213,13 +213,36 @@ pub fn to_v1(mut object: Object) -> Object {
     }
     for (key, value) in [(METRICS, others), (CURRENT_METRICS, current), (CONDITIONS, conditions)] {
         if !value.is_empty() {
-            put(&mut object, &["metadata", "annotations", key], Value::Array(value).to_string().into());
+            put(&mut object, &["metadata", "annotations", key], in_order(&Value::Array(value)).into());
         }
     }
     if let Some(behavior) = behavior {
-        put(&mut object, &["metadata", "annotations", BEHAVIOR], behavior.to_string().into());
+        put(&mut object, &["metadata", "annotations", BEHAVIOR], in_order(&behavior).into());
     }
     object
+}
+
+/// JSON with the fields of the annotations' types in their own order, which the texts have upstream.
+fn in_order(value: &Value) -> String {
+    const ORDER: [&str; 36] = [
+        "type", "status", "lastTransitionTime", "reason", "message", "kind", "name", "apiVersion", "object", "pods",
+        "resource", "containerResource", "external", "target", "metricName", "metricSelector", "targetValue",
+        "currentValue", "targetAverageUtilization", "currentAverageUtilization", "targetAverageValue",
+        "currentAverageValue", "container", "selector", "averageValue", "scaleUp", "scaleDown",
+        "stabilizationWindowSeconds", "selectPolicy", "policies", "tolerance", "value", "periodSeconds", "key",
+        "operator", "values",
+    ];
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(in_order).collect::<Vec<_>>().join(",")),
+        Value::Object(fields) => {
+            let mut fields: Vec<(&String, &Value)> = fields.iter().collect();
+            let place = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len());
+            fields.sort_by_key(|(name, _)| (place(name), name.as_str()));
+            let entry = |(name, value): &(&String, &Value)| format!("{}:{}", Value::from(name.as_str()), in_order(value));
+            format!("{{{}}}", fields.iter().map(entry).collect::<Vec<_>>().join(","))
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Takes an annotation out and reads the JSON in it.

@@ -111,7 +111,7 @@ type Decoded<T> = Result<T, Fatal>;
 
 /// Decodes well-formed JSON as type `id`.
 pub fn decode(src: &[u8], schema: &Schema, id: TypeId) -> Result<Outcome, String> {
-    let mut decoder = Decoder { src, pos: 0, schema, type_error: None, strict: Vec::new() };
+    let mut decoder = Decoder { src, pos: 0, schema, type_error: None, strict: Vec::new(), lenient: 0 };
     let go = GoField::default();
     let value = decoder.typed(id, &go.type_name, Place::ROOT).map_err(|Fatal(text)| text)?;
     match decoder.type_error {
@@ -122,7 +122,7 @@ pub fn decode(src: &[u8], schema: &Schema, id: TypeId) -> Result<Outcome, String
 
 /// Decodes well-formed JSON as it is; of the strict errors, there are only duplicate fields.
 pub fn decode_untyped(src: &[u8]) -> Result<Outcome, String> {
-    let mut decoder = Decoder { src, pos: 0, schema: crate::schema::schema(), type_error: None, strict: Vec::new() };
+    let mut decoder = Decoder { src, pos: 0, schema: crate::schema::schema(), type_error: None, strict: Vec::new(), lenient: 0 };
     let value = decoder.untyped(Place::ROOT).map_err(|Fatal(text)| text)?;
     Ok(Outcome { value, strict: decoder.strict })
 }
@@ -133,6 +133,8 @@ struct Decoder<'a> {
     schema: &'a Schema,
     type_error: Option<String>,
     strict: Vec<String>,
+    /// How many types around here know of no strictness.
+    lenient: usize,
 }
 
 impl<'a> Decoder<'a> {
@@ -278,14 +280,19 @@ impl<'a> Decoder<'a> {
                 self.strict(|| format!("duplicate field {:?}", place.strict_path(&key)));
             }
             let value = self.value(item, &item_type, place.step(Step::Key(&key)))?;
-            entries.insert(key, value.unwrap_or_else(|| zero(self.schema, item)));
+            let zero = || match item {
+                // No bytes are none, and a map shows them so.
+                Shape::Bytes => Value::String(String::new()),
+                _ => zero(self.schema, item),
+            };
+            entries.insert(key, value.unwrap_or_else(zero));
             self.eat(b',');
         }
         Ok(Some(Value::Object(entries)))
     }
 
     fn strict(&mut self, text: impl FnOnce() -> String) {
-        if self.strict.len() >= MAX_STRICT_ERRORS {
+        if self.strict.len() >= MAX_STRICT_ERRORS || self.lenient > 0 {
             return;
         }
         let text = text();
@@ -304,10 +311,38 @@ impl<'a> Decoder<'a> {
                     self.skip();
                     Ok(None)
                 }
-                _ => self.untyped(place).map(Some),
+                _ => match OrSchema::of(ty.short_name()) {
+                    Some(other) => self.schema_or(other, place),
+                    None => self.untyped(place).map(Some),
+                },
             },
             special => self.special(special, place),
         }
+    }
+
+    /// A schema within a schema, or something else in its place. These parse their own JSON, and know of no strictness.
+    fn schema_or(&mut self, other: OrSchema, place: Place<'_>) -> Decoded<Option<Value>> {
+        let first = self.peek();
+        let Some(props) = self.schema.by_name(OrSchema::PROPS) else { return self.untyped(place).map(Some) };
+        let props = Shape::Type(props);
+        self.lenient += 1;
+        let value = match (first, other) {
+            (b'{', _) => self.value(&props, "v1.JSONSchemaProps", place),
+            (b'[', OrSchema::List) => self.list(&props, "[]v1.JSONSchemaProps", place),
+            (b'[', OrSchema::Texts) => self.list(&Shape::String, "[]string", place),
+            (b't' | b'f', OrSchema::Flag) => self.untyped(place).map(Some),
+            (_, OrSchema::Flag) => {
+                self.skip();
+                self.remember(|| "boolean or JSON schema expected".to_string());
+                Ok(None)
+            }
+            (_, OrSchema::List | OrSchema::Texts) => {
+                self.skip();
+                Ok(None)
+            }
+        };
+        self.lenient -= 1;
+        value
     }
 
     /// Types that parse their own JSON. Null and wrong JSON types are their business too.
@@ -393,6 +428,11 @@ impl<'a> Decoder<'a> {
         let field = &ty.fields[index];
         if !seen.insert(index) {
             self.strict(|| format!("duplicate field {:?}", place.strict_path(&field.name)));
+        }
+        let pointer = matches!(field.go.presence, Presence::Optional | Presence::Nullable);
+        if pointer && self.peek() == b'n' {
+            self.skip();
+            return Ok(());
         }
         let value = self.value(&field.shape, &field.go.type_name, place.step(Step::Field(ty, field)))?;
         match value {
@@ -515,6 +555,27 @@ impl<'a> Decoder<'a> {
     }
 }
 
+/// What may stand where a schema could.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OrSchema {
+    List,
+    Flag,
+    Texts,
+}
+
+impl OrSchema {
+    const PROPS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+
+    fn of(type_name: &str) -> Option<Self> {
+        match type_name {
+            "JSONSchemaPropsOrArray" => Some(OrSchema::List),
+            "JSONSchemaPropsOrBool" => Some(OrSchema::Flag),
+            "JSONSchemaPropsOrStringArray" => Some(OrSchema::Texts),
+            _ => None,
+        }
+    }
+}
+
 /// Which fields of a type were met; no type has more than fits.
 #[derive(Default)]
 struct Seen([u64; 4]);
@@ -551,7 +612,11 @@ pub fn add_always_shown(schema: &Schema, ty: &Type, out: &mut Map<String, Value>
     for index in &ty.always {
         let field = &ty.fields[*index];
         if !out.contains_key(&field.name) {
-            out.insert(field.name.clone(), zero(schema, &field.shape));
+            let value = match field.go.presence {
+                Presence::Nullable => Value::Null,
+                _ => zero(schema, &field.shape),
+            };
+            out.insert(field.name.clone(), value);
         }
     }
 }

@@ -26,7 +26,7 @@ const ROWS: &[(&str, DefaultFn)] = &[
     ("io.k8s.api.core.v1.Secret", |m| set(m, "type", json!("Opaque"))),
     ("io.k8s.api.core.v1.PersistentVolume", persistent_volume),
     ("io.k8s.api.core.v1.PersistentVolumeClaim", |m| set(inner(m, "status"), "phase", json!("Pending"))),
-    ("io.k8s.api.core.v1.PersistentVolumeClaimSpec", |m| set(m, "volumeMode", json!("Filesystem"))),
+    ("io.k8s.api.core.v1.PersistentVolumeClaimSpec", |m| set_missing(m, "volumeMode", json!("Filesystem"))),
     ("io.k8s.api.core.v1.EndpointPort", |m| set(m, "protocol", json!("TCP"))),
     ("io.k8s.api.core.v1.HTTPGetAction", http_get),
     ("io.k8s.api.core.v1.Namespace", namespace),
@@ -49,7 +49,8 @@ const ROWS: &[(&str, DefaultFn)] = &[
     ("io.k8s.api.batch.v1.Job", job),
     ("io.k8s.api.batch.v1.CronJob", cron_job),
     ("io.k8s.api.batch.v1.PodFailurePolicyOnPodConditionsPattern", |m| set(m, "status", json!("True"))),
-    ("io.k8s.api.autoscaling.v1.HorizontalPodAutoscalerSpec", horizontal_pod_autoscaler_v1),
+    // What v1 takes where it names no metric depends on its annotations: the conversion says it.
+    ("io.k8s.api.autoscaling.v1.HorizontalPodAutoscalerSpec", |m| set(m, "minReplicas", json!(1))),
     ("io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler", horizontal_pod_autoscaler),
     ("io.k8s.api.networking.v1.NetworkPolicyPort", |m| set_missing(m, "protocol", json!("TCP"))),
     ("io.k8s.api.networking.v1.NetworkPolicySpec", network_policy),
@@ -83,6 +84,7 @@ const ROWS: &[(&str, DefaultFn)] = &[
     ("io.k8s.api.scheduling.v1.PriorityClass", |m| set_missing(m, "preemptionPolicy", json!("PreemptLowerPriority"))),
     ("io.k8s.api.resource.v1.ExactDeviceRequest", device_request),
     ("io.k8s.api.resource.v1.DeviceSubRequest", device_request),
+    ("io.k8s.api.resource.v1.DeviceToleration", |m| set(m, "operator", json!("Equal"))),
 ];
 
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
@@ -483,12 +485,6 @@ fn horizontal_pod_autoscaler(autoscaler: &mut Fields) {
     let down = inner(behavior, "scaleDown");
     set_missing(down, "selectPolicy", json!("Max"));
     set_missing(down, "policies", json!([percent]));
-}
-
-/// Without metrics the utilization of CPU counts.
-fn horizontal_pod_autoscaler_v1(spec: &mut Fields) {
-    set(spec, "minReplicas", json!(1));
-    set(spec, "targetCPUUtilizationPercentage", json!(80));
 }
 
 fn network_policy(spec: &mut Fields) {

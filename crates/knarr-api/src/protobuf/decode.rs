@@ -204,8 +204,10 @@ fn push(list: &mut Value, item: Value) {
 
 /// Scalars that are always shown in JSON are zero where the message leaves them out.
 fn fill_always(ty: &Type, out: &mut Map<String, Value>) {
-    for field in ty.fields.iter().filter(|f| f.go.presence == Presence::Always && f.proto.is_some()) {
+    let shown = |f: &&Field| matches!(f.go.presence, Presence::Always | Presence::Nullable) && f.proto.is_some();
+    for field in ty.fields.iter().filter(shown) {
         let zero = match field.shape {
+            _ if field.go.presence == Presence::Nullable => Value::Null,
             Shape::String => Value::from(""),
             Shape::Boolean => Value::from(false),
             Shape::Int32 | Shape::Int64 => Value::from(0),

@@ -103,7 +103,7 @@ impl<'s> Encoder<'s> {
             (Shape::Map(item), Some(Value::Object(map))) => self.map(item, number, map, out, depth),
             (Shape::List(_) | Shape::Map(_), _) => Ok(()),
             (shape, Some(value)) => self.single(shape, number, value, out, depth),
-            (_, None) if field.go.presence == Presence::Optional => Ok(()),
+            (_, None) if matches!(field.go.presence, Presence::Optional | Presence::Nullable) => Ok(()),
             // Bytes are a slice in Go: nothing is nothing.
             (Shape::Bytes, None) => Ok(()),
             (shape, None) => self.single(shape, number, &Value::Null, out, depth),

@@ -8,7 +8,7 @@ use crate::names;
 use crate::object::Object;
 use crate::strategy::Context;
 use crate::validation::check::{has, int, is_empty, list, same, text};
-use crate::validation::{config, core, event, node, persistent, pod, pod_update, quota, service, status};
+use crate::validation::{annotations, config, core, event, node, persistent, pod, pod_update, quota, service, status};
 use crate::warnings;
 
 pub const ROWS: &[Row] = &[
@@ -80,6 +80,7 @@ pub const ROWS: &[Row] = &[
         created_with_status: true,
         validate: node::validate,
         validate_update: Some(node::validate_update),
+        validate_status: node::validate_change,
         selectable: &["spec.unschedulable"],
         create_on_update: true,
         generation: &[],
@@ -113,7 +114,6 @@ pub const ROWS: &[Row] = &[
         ..Row::new("", "Event")
     },
     Row {
-        name: names::anything,
         validate: event::strict,
         validate_update: Some(event::strict_update),
         create_on_update: true,
@@ -133,9 +133,9 @@ pub const ROWS: &[Row] = &[
     Row {
         prepare: |_, claim| {
             claim["status"] = json!({"phase": "Pending"});
-            persistent::normalize_data_sources(claim);
+            persistent::normalize_data_sources(claim, &Value::Null);
         },
-        prepare_update: |claim, _| persistent::normalize_data_sources(claim),
+        prepare_update: persistent::normalize_data_sources,
         validate: persistent::validate_claim,
         validate_update: Some(persistent::validate_claim_update),
         validate_status: persistent::validate_claim_status,
@@ -221,6 +221,7 @@ fn prepare_pod(_: &Context, pod: &mut Object) {
             "message": "Scheduling is blocked due to non-empty scheduling gates"
         }]);
     }
+    annotations::sync_app_armor(pod);
     add_hostname_label_keys(pod);
 }
 

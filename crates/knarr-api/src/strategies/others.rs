@@ -7,7 +7,8 @@ use crate::names;
 use crate::object::{Object, ObjectExt};
 use crate::strategy::Context;
 use crate::validation::{
-    admission, crd, device, endpoint_slice, flow_control, networking, platform, rbac, status, storage,
+    admission, crd, device, endpoint_slice, flow_control, networking, platform, rbac, signing_request, status,
+    storage,
 };
 use crate::warnings;
 
@@ -147,8 +148,9 @@ pub const ROWS: &[Row] = &[
         name: names::anything,
         prepare: prepare_signing_request,
         prepare_update: |new, old| new["spec"] = old["spec"].clone(),
-        validate: platform::certificate_signing_request,
-        validate_update: Some(platform::certificate_signing_request_update),
+        validate: signing_request::validate,
+        validate_update: Some(signing_request::validate_update),
+        validate_status: signing_request::validate_status,
         prepare_status: |context, request, old| subresource::stamp_conditions(context, request, old),
         generation: &[],
         selectable: &["spec.signerName"],
@@ -208,11 +210,16 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         validate: device::claim_template,
-        validate_update: Some(|c, new, old| c.immutable_as("resource.ResourceClaimTemplateSpec", new, old, "spec")),
+        validate_update: Some(|c, new, old| {
+            device::claim_template(c, new);
+            c.immutable_as("resource.ResourceClaimTemplateSpec", new, old, "spec");
+        }),
         ..Row::new("resource.k8s.io", "ResourceClaimTemplate")
     },
     Row {
-        prepare: stamp_taints,
+        normalize: stamp_taints,
+        prepare: |_, slice| drop_listed_values(slice, &Value::Null),
+        prepare_update: drop_listed_values,
         validate: device::resource_slice,
         validate_update: Some(device::resource_slice_update),
         generation: &["spec"],
@@ -222,6 +229,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: names::path_segment,
         validate: platform::api_service,
+        validate_status: platform::api_service_status,
         generation: &[],
         unconditional: false,
         ..Row::with_status("apiregistration.k8s.io", "APIService")
@@ -262,9 +270,27 @@ fn drop_topology(slice: &mut Object) {
     }
 }
 
+/// Attributes with lists of values are off: they are not kept, unless the slice has had some before.
+fn drop_listed_values(slice: &mut Object, old: &Object) {
+    const LISTS: [&str; 4] = ["bools", "ints", "strings", "versions"];
+    let devices = |slice: &Object| slice.pointer("/spec/devices").and_then(Value::as_array).cloned().unwrap_or_default();
+    let listed = |value: &Value| LISTS.iter().any(|list| value.get(list).is_some());
+    let attributes = |device: &Value| device["attributes"].as_object().is_some_and(|all| all.values().any(listed));
+    if devices(old).iter().any(attributes) {
+        return;
+    }
+    for device in slice.pointer_mut("/spec/devices").and_then(Value::as_array_mut).into_iter().flatten() {
+        for (_, value) in device.get_mut("attributes").and_then(Value::as_object_mut).into_iter().flatten() {
+            if let Some(value) = value.as_object_mut() {
+                LISTS.iter().for_each(|list| drop(value.remove(*list)));
+            }
+        }
+    }
+}
+
 /// A taint tells since when it stands.
-fn stamp_taints(context: &Context, slice: &mut Object) {
-    let now = jiff::Timestamp::from_second(context.now).unwrap_or_default().to_string();
+fn stamp_taints(slice: &mut Object) {
+    let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap_or_default().to_string();
     for device in slice.pointer_mut("/spec/devices").and_then(Value::as_array_mut).into_iter().flatten() {
         for taint in device.get_mut("taints").and_then(Value::as_array_mut).into_iter().flatten() {
             if taint.is_object() && taint["timeAdded"].is_null() {

@@ -69,10 +69,8 @@ pub const ROWS: &[Row] = &[
     Row {
         validate: workload::controller_revision,
         validate_update: Some(|c, new, old| {
-            // Data that went is told once: as a change.
-            if !new["data"].is_null() {
-                workload::controller_revision(c, new);
-            }
+            // Whatever data became, it may not have changed.
+            c.not_negative(new, "revision");
             c.immutable(new, old, "data");
         }),
         ..Row::new("apps", "ControllerRevision")
@@ -86,8 +84,10 @@ pub const ROWS: &[Row] = &[
         ..Row::with_status("", "ReplicationController")
     },
     Row {
-        prepare: |_, job| batch::generate_selector(job),
-        canonicalize: batch::share_labels,
+        prepare: |_, job| {
+            batch::generate_selector(job);
+            batch::share_labels(job);
+        },
         validate: batch::job,
         validate_update: Some(batch::job_update),
         selectable: &["status.successful"],
@@ -98,6 +98,7 @@ pub const ROWS: &[Row] = &[
     Row { validate: batch::cron_job, warnings: warnings::cron_job, ..Row::with_status("batch", "CronJob") },
     Row {
         validate: autoscaling::horizontal_pod_autoscaler,
+        validate_update: Some(autoscaling::horizontal_pod_autoscaler_update),
         generation: &[],
         validate_status: status::horizontal_pod_autoscaler,
         ..Row::with_status("autoscaling", "HorizontalPodAutoscaler")

@@ -233,7 +233,7 @@ fn match_conditions(c: &mut Checker, holder: &Value) {
 }
 
 fn match_resources(c: &mut Checker, resources: &Value) {
-    c.choice(resources, "matchPolicy", &["Equivalent", "Exact"]);
+    c.given_choice(resources, "matchPolicy", &["Equivalent", "Exact"]);
     for selector in ["namespaceSelector", "objectSelector"] {
         if has(resources, selector) {
             c.at(resources, selector, labels::validate_selector);
@@ -246,7 +246,7 @@ fn match_resources(c: &mut Checker, resources: &Value) {
 }
 
 fn policy_start(c: &mut Checker, spec: &Value) {
-    c.choice(spec, "failurePolicy", &["Fail", "Ignore"]);
+    c.given_choice(spec, "failurePolicy", &["Fail", "Ignore"]);
     c.if_set(spec, "paramKind", |c, kind| {
         let version = text(kind, "apiVersion");
         match GroupVersion::parse(version) {
@@ -295,9 +295,6 @@ fn policy_start(c: &mut Checker, spec: &Value) {
 
 /// An annotation's key is preceded by the policy's name.
 fn audit_key(c: &mut Checker, key: &str, name: &str) {
-    if key.is_empty() {
-        c.required("key", "key is not specified");
-    }
     if name.is_empty() {
         return c.invalid_text("key", key, "requires metadata.name be non-empty");
     }
@@ -351,23 +348,23 @@ pub fn validating_policy(c: &mut Checker, object: &Value) {
 pub fn mutating_policy(c: &mut Checker, object: &Value) {
     c.at(object, "spec", |c, spec| {
         policy_start(c, spec);
-        for rule in list(&spec["matchConstraints"], "resourceRules") {
-            for operation in list(rule, "operations") {
-                if operation != "CREATE" && operation != "UPDATE" {
-                    c.not_supported(
-                        "matchConstraints.resourceRules.operations",
-                        operation,
-                        &["*", "CONNECT", "CREATE", "UPDATE"],
-                    );
-                }
-            }
-        }
+        mutable_operations(c, spec, "matchConstraints");
         if list(spec, "mutations").is_empty() {
             c.required("mutations", "mutations must contain at least one item");
         }
         c.each(spec, "mutations", mutation);
         c.choice(spec, "reinvocationPolicy", &["IfNeeded", "Never"]);
     });
+}
+
+/// Only what is created or updated can be mutated.
+fn mutable_operations(c: &mut Checker, spec: &Value, field: &str) {
+    const SUPPORTED: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
+    for operation in list(&spec[field], "resourceRules").iter().flat_map(|rule| list(rule, "operations")) {
+        if !operation.as_str().is_some_and(|operation| SUPPORTED.contains(&operation)) {
+            c.not_supported(&format!("{field}.resourceRules.operations"), operation, SUPPORTED);
+        }
+    }
 }
 
 fn mutation(c: &mut Checker, mutation: &Value) {
@@ -408,18 +405,19 @@ pub fn policy_binding(c: &mut Checker, object: &Value, validating: bool) {
         });
         c.if_set(spec, "matchResources", match_resources);
         if !validating {
-            return;
+            return mutable_operations(c, spec, "matchResources");
         }
         let actions = list(spec, "validationActions");
         if actions.is_empty() {
             c.required("validationActions", "at least one validation action is required");
         }
+        let repeated = repeated_items(actions);
         for (i, action) in actions.iter().enumerate() {
             let field = format!("validationActions[{i}]");
             if !action.as_str().is_some_and(|a| ["Audit", "Deny", "Warn"].contains(&a)) {
                 c.not_supported(&field, action, &["Audit", "Deny", "Warn"]);
             }
-            if actions[..i].contains(action) {
+            if repeated[i] {
                 c.duplicate(&field, action);
             }
         }

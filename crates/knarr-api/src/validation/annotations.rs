@@ -1,10 +1,11 @@
 //! Annotations of pods that the server reads: mirror pods, deletion costs, and what seccomp and AppArmor were once said by.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::check::{Checker, entries, is_empty, list, text};
+use super::check::{Checker, entries, has, is_empty, list, text};
 use super::volume::descending_path;
 use super::windows::CONTAINERS;
+use crate::object::Object;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -56,6 +57,37 @@ fn app_armor(c: &mut Checker, key: &str, value: &str, spec: &Value) {
     }
     if !matches!(value, "" | "runtime/default" | "unconfined") && !value.starts_with(LOCALHOST) {
         c.invalid_text(&format!("[{key}]"), value, format!("invalid AppArmor profile name: {value:?}"));
+    }
+}
+
+/// What a new pod's annotations say of AppArmor becomes its containers' profiles, where these say nothing themselves.
+pub fn sync_app_armor(pod: &mut Object) {
+    let annotations = pod["metadata"]["annotations"].clone();
+    let spec = &mut pod["spec"];
+    if !annotations.is_object() || text(&spec["os"], "name") == "windows" {
+        return;
+    }
+    let of_pod = spec["securityContext"]["appArmorProfile"].clone();
+    for field in CONTAINERS {
+        for container in spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {
+            let said = annotations.get(format!("{APP_ARMOR}{}", text(container, "name"))).and_then(Value::as_str);
+            let profile = said.and_then(app_armor_profile).filter(|profile| *profile != of_pod);
+            if let (Some(profile), false) = (profile, has(&container["securityContext"], "appArmorProfile")) {
+                container["securityContext"]["appArmorProfile"] = profile;
+            }
+        }
+    }
+}
+
+/// The profile that an annotation stands for; none where it stands for none that would be valid.
+pub fn app_armor_profile(annotation: &str) -> Option<Value> {
+    match (annotation, annotation.strip_prefix(LOCALHOST)) {
+        ("unconfined", _) => Some(json!({"type": "Unconfined"})),
+        ("runtime/default", _) => Some(json!({"type": "RuntimeDefault"})),
+        (_, Some(path)) if !path.is_empty() && path == path.trim() && path.len() < 4096 => {
+            Some(json!({"type": "Localhost", "localhostProfile": path}))
+        }
+        _ => None,
     }
 }
 

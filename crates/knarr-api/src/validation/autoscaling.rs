@@ -3,10 +3,20 @@
 use serde_json::Value;
 
 use super::check::{Checker, has, int, is_empty, list, quantity, text};
+use super::resources;
 use crate::names;
 use crate::resource::GroupVersion;
 
 pub fn horizontal_pod_autoscaler(c: &mut Checker, object: &Value) {
+    validate(c, object, &Value::Null);
+}
+
+/// References that were wrong already may stay so.
+pub fn horizontal_pod_autoscaler_update(c: &mut Checker, object: &Value, old: &Value) {
+    validate(c, object, old);
+}
+
+fn validate(c: &mut Checker, object: &Value, old: &Value) {
     c.at(object, "spec", |c, spec| {
         let (min, max) = (int(spec, "minReplicas"), int(spec, "maxReplicas").unwrap_or(0));
         if min.is_some_and(|min| min < 1) {
@@ -22,16 +32,30 @@ pub fn horizontal_pod_autoscaler(c: &mut Checker, object: &Value) {
         }
         if int(spec, "targetCPUUtilizationPercentage").is_some_and(|n| n < 1) {
             let percent = &spec["targetCPUUtilizationPercentage"];
-            c.invalid("metrics[0].resource.target.averageUtilization", percent, "must be greater than 0");
+            // What v1 asks of the CPU follows what its annotation asks.
+            let at = annotated_metrics(object);
+            let field = format!("metrics[{at}].resource.target.averageUtilization");
+            c.invalid(&field, percent, "must be greater than 0");
         }
-        c.at(spec, "scaleTargetRef", reference);
+        let (target, before) = (&spec["scaleTargetRef"], &old["spec"]["scaleTargetRef"]);
+        let version = match text(target, "kind") {
+            _ if !before.is_null() && ["kind", "apiVersion"].iter().all(|f| text(target, f) == text(before, f)) => {
+                Version::Any
+            }
+            "ReplicationController" => Version::Valid,
+            _ => Version::OfGroup,
+        };
+        c.at(spec, "scaleTargetRef", |c, target| reference(c, target, version));
         if min == Some(0) && !list(spec, "metrics").iter().any(|m| matches!(text(m, "type"), "Object" | "External")) {
             c.forbidden(
                 "metrics",
                 "must specify at least one Object or External metric to support scaling to zero replicas",
             );
         }
-        c.each(spec, "metrics", metric);
+        let described = list(&old["spec"], "metrics").iter().map(|metric| text(&metric["object"]["describedObject"], "apiVersion"));
+        let wrong = described.into_iter().any(|version| GroupVersion::parse(version).is_none() && !version.is_empty());
+        let version = if wrong { Version::Any } else { Version::Valid };
+        c.each(spec, "metrics", |c, value| metric(c, value, version));
         c.if_set(spec, "behavior", |c, behavior| {
             c.if_set(behavior, "scaleUp", scaling_rules);
             c.if_set(behavior, "scaleDown", scaling_rules);
@@ -39,13 +63,34 @@ pub fn horizontal_pod_autoscaler(c: &mut Checker, object: &Value) {
     });
 }
 
-fn reference(c: &mut Checker, target: &Value) {
+/// How many metrics the annotation of v1 holds, which come before the one of its field.
+fn annotated_metrics(object: &Value) -> usize {
+    let text = object["metadata"]["annotations"]["autoscaling.alpha.kubernetes.io/metrics"].as_str();
+    let metrics = text.and_then(|text| serde_json::from_str::<Vec<serde::de::IgnoredAny>>(text).ok());
+    metrics.map_or(0, |metrics| metrics.len())
+}
+
+/// What the version in a reference must be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Any,
+    Valid,
+    /// Of a group with a name.
+    OfGroup,
+}
+
+fn reference(c: &mut Checker, target: &Value, wanted: Version) {
     c.name(target, "kind", names::path_segment);
     c.name(target, "name", names::path_segment);
     let version = text(target, "apiVersion");
-    match GroupVersion::parse(version) {
+    if wanted == Version::Any {
+        return;
+    }
+    // No version at all is that of no group.
+    let parsed = if version.is_empty() { Some(String::new()) } else { GroupVersion::parse(version).map(|v| v.group.to_string()) };
+    match parsed {
         None => c.invalid_text("apiVersion", version, format!("unexpected GroupVersion string: {version}")),
-        Some(parsed) if parsed.group.is_empty() && version != "v1" => {
+        Some(group) if group.is_empty() && wanted == Version::OfGroup => {
             c.invalid_text("apiVersion", version, "apiVersion must specify API group");
         }
         Some(_) => {}
@@ -60,7 +105,7 @@ const SOURCES: [(&str, &str); 5] = [
     ("ContainerResource", "containerResource"),
 ];
 
-fn metric(c: &mut Checker, metric: &Value) {
+fn metric(c: &mut Checker, metric: &Value, version: Version) {
     let kind = text(metric, "type");
     if kind.is_empty() {
         c.required("type", "must specify a metric source type");
@@ -73,7 +118,7 @@ fn metric(c: &mut Checker, metric: &Value) {
     }
     let present: Vec<&str> = SOURCES.iter().map(|(_, field)| *field).filter(|field| has(metric, field)).collect();
     if let Some(first) = present.first() {
-        c.at(metric, first, |c, source| metric_source(c, source, first));
+        c.at(metric, first, |c, source| metric_source(c, source, first, version));
     }
     let expected = SOURCES.iter().find(|(name, _)| *name == kind).map(|(_, field)| *field);
     if let Some(field) = expected.filter(|field| !present.contains(field)) {
@@ -86,17 +131,22 @@ fn metric(c: &mut Checker, metric: &Value) {
     }
 }
 
-fn metric_source(c: &mut Checker, source: &Value, kind: &str) {
+fn metric_source(c: &mut Checker, source: &Value, kind: &str, version: Version) {
     if kind == "object" {
-        c.at(source, "describedObject", reference);
+        c.at(source, "describedObject", |c, target| reference(c, target, version));
     }
     match kind {
         "resource" | "containerResource" => {
-            if is_empty(source, "name") {
-                c.required("name", "must specify a resource name");
+            let of_container = kind == "containerResource";
+            match text(source, "name") {
+                "" => c.required("name", "must specify a resource name"),
+                name if of_container => c.within("name", |c| resources::validate_container_resource_name(c, name)),
+                _ => {}
             }
-            if kind == "containerResource" && is_empty(source, "container") {
-                c.required("container", "must specify a container");
+            match text(source, "container") {
+                _ if !of_container => {}
+                "" => c.required("container", "must specify a container"),
+                name => c.rule("container", name, names::dns_label),
             }
         }
         _ => c.at(source, "metric", |c, metric| match is_empty(metric, "name") {
@@ -160,6 +210,9 @@ fn scaling_rules(c: &mut Checker, rules: &Value) {
         if window > 3600 {
             c.invalid("stabilizationWindowSeconds", &window.into(), "must be less than or equal to 3600");
         }
+    }
+    if has(rules, "tolerance") && quantity(&rules["tolerance"]).is_negative() {
+        c.invalid("tolerance", &rules["tolerance"], "must be greater than or equal to 0");
     }
     c.optional_choice(rules, "selectPolicy", &["Disabled", "Max", "Min"]);
     if list(rules, "policies").is_empty() {

@@ -9,7 +9,8 @@ use crate::object::Object;
 
 const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 const OLD_UID_LABEL: &str = "controller-uid";
-const GENERATED_LABELS: [&str; 4] = [UID_LABEL, OLD_UID_LABEL, "batch.kubernetes.io/job-name", "job-name"];
+/// In the order that upstream looks for them.
+const GENERATED_LABELS: [&str; 4] = [OLD_UID_LABEL, "job-name", UID_LABEL, "batch.kubernetes.io/job-name"];
 
 /// A job without a manual selector selects by its own uid, which its pods carry.
 pub fn generate_selector(job: &mut Object) {
@@ -56,11 +57,15 @@ pub fn share_labels(job: &mut Object) {
 }
 
 pub fn job(c: &mut Checker, job: &Value) {
+    validate(c, job, &GENERATED_LABELS);
+}
+
+fn validate(c: &mut Checker, job: &Value, generated: &[&str]) {
     c.within("spec", |c| {
         let spec = &job["spec"];
         validate_spec(c, spec);
         validate_selector(c, spec);
-        validate_generated_selector(c, job, spec);
+        validate_generated_selector(c, job, spec, generated);
     });
     validate_indexed_name(c, job);
 }
@@ -78,17 +83,35 @@ fn validate_indexed_name(c: &mut Checker, job: &Value) {
     }
 }
 
-fn validate_generated_selector(c: &mut Checker, job: &Value, spec: &Value) {
+/// The template has the labels that were generated for it, and they alone are what a generated selector selects by.
+fn validate_generated_selector(c: &mut Checker, job: &Value, spec: &Value, generated: &[&str]) {
     if flag(spec, "manualSelector") || !has(spec, "selector") {
         return;
     }
-    let selector = &spec["selector"];
-    let uid = text(&job["metadata"], "uid");
-    if spec["template"]["metadata"]["labels"].get(UID_LABEL).and_then(Value::as_str) != Some(uid)
-        || selector["matchLabels"].get(UID_LABEL).and_then(Value::as_str) != Some(uid)
-    {
-        c.invalid("selector", selector, "`selector` not auto-generated");
+    let (uid, name) = (text(&job["metadata"], "uid"), text(&job["metadata"], "name"));
+    let of_template = &spec["template"]["metadata"]["labels"];
+    let mut expected = json!({});
+    for key in generated {
+        let wanted = if key.ends_with("name") { name } else { uid };
+        expected[*key] = wanted.into();
+        let field = format!("template.metadata.labels[{key}]");
+        let why = format!("must be '{wanted}'");
+        match of_template.get(key).and_then(Value::as_str) {
+            None => c.required(&field, &why),
+            Some(label) if label != wanted => c.invalid(&field, of_template, why),
+            Some(_) => {}
+        }
     }
+    let selector = &spec["selector"];
+    if is_valid_selector(selector) && !labels::matches(selector, &expected) {
+        c.invalid_as("*meta.LabelSelector", "selector", selector, "`selector` not auto-generated");
+    }
+}
+
+fn is_valid_selector(selector: &Value) -> bool {
+    let mut scratch = Checker::new();
+    labels::validate_selector(&mut scratch, selector);
+    scratch.error_count() == 0
 }
 
 fn validate_selector(c: &mut Checker, spec: &Value) {
@@ -98,7 +121,7 @@ fn validate_selector(c: &mut Checker, spec: &Value) {
     }
     c.within("selector", |c| labels::validate_selector(c, selector));
     let labels_of_template = &spec["template"]["metadata"]["labels"];
-    if selector.is_null() || !labels::matches(selector, labels_of_template) {
+    if selector.is_null() || is_valid_selector(selector) && !labels::matches(selector, labels_of_template) {
         c.invalid("template.metadata.labels", labels_of_template, "`selector` does not match template `labels`");
     }
 }
@@ -254,7 +277,7 @@ fn validate_success_policy(c: &mut Checker, spec: &Value) {
         return;
     }
     if text(spec, "completionMode") != "Indexed" {
-        c.invalid("successPolicy", &spec["successPolicy"], "requires indexed completion mode");
+        c.invalid_as("*batch.SuccessPolicy", "successPolicy", &spec["successPolicy"], "requires indexed completion mode");
         return;
     }
     let completions = int(spec, "completions").unwrap_or(0);
@@ -347,7 +370,10 @@ pub fn domain_prefixed_path(c: &mut Checker, value: &Value, field: &str) {
 }
 
 pub fn job_update(c: &mut Checker, object: &Value, old: &Value) {
-    job(c, object);
+    // A job from before the labels had prefixes need not get them.
+    let before = &old["spec"]["template"]["metadata"]["labels"];
+    let prefixed = GENERATED_LABELS[2..].iter().all(|key| before.get(*key).is_some());
+    validate(c, object, if prefixed { &GENERATED_LABELS } else { &GENERATED_LABELS[..2] });
     c.within("spec", |c| {
         let (spec, before) = (&object["spec"], &old["spec"]);
         validate_spec(c, spec);

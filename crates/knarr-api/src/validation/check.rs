@@ -233,6 +233,11 @@ impl Checker {
         self.push(ErrorKind::TypeInvalid, field, Some(value), detail);
     }
 
+    /// What upstream calls its own failure.
+    pub fn internal(&mut self, field: &str, detail: &str) {
+        self.push(ErrorKind::InternalError, field, None, detail);
+    }
+
     pub fn too_long(&mut self, field: &str, max: usize) {
         self.push(ErrorKind::TooLong, field, None, format!("may not be more than {max} bytes"));
     }
@@ -247,6 +252,13 @@ impl Checker {
         let names: Vec<String> = supported.iter().map(|s| Value::from(*s).to_string()).collect();
         let detail = if names.is_empty() { String::new() } else { format!("supported values: {}", names.join(", ")) };
         self.push(ErrorKind::NotSupported, field, Some(value), detail);
+    }
+
+    /// As [`Checker::not_supported`], showing the value as a type of upstream's memory.
+    pub fn not_supported_as(&mut self, ty: &str, field: &str, value: &Value, supported: &[&str]) {
+        let names: Vec<String> = supported.iter().map(|s| Value::from(*s).to_string()).collect();
+        let detail = format!("supported values: {}", names.join(", "));
+        self.push_shown(ErrorKind::NotSupported, field, internal::show(ty, value), &detail);
     }
 
     /// Runs `check` on the value of a field, with the path there. Absent is null.
@@ -315,6 +327,15 @@ impl Checker {
             "" => self.required(field, ""),
             chosen if supported.contains(&chosen) => {}
             _ => self.not_supported(field, &value[field], supported),
+        }
+    }
+
+    /// A choice that must be made; made of nothing, it is just not supported.
+    pub fn given_choice(&mut self, value: &Value, field: &str, supported: &[&str]) {
+        if has(value, field) {
+            self.supported(value, field, supported);
+        } else {
+            self.required(field, "");
         }
     }
 

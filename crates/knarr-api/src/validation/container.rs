@@ -93,14 +93,18 @@ fn validate_restart_policy(c: &mut Checker, container: &Value) {
     if !rules.is_empty() && !has(container, "restartPolicy") {
         c.required("restartPolicy", "must specify restartPolicy when restart rules are used");
     }
+    if rules.len() > 20 {
+        c.too_many("restartPolicyRules", rules.len(), 20);
+    }
     c.each(container, "restartPolicyRules", |c, rule| {
-        c.choice(rule, "action", &["Restart", "RestartAllContainers"]);
+        c.supported(rule, "action", &["Restart", "RestartAllContainers"]);
         match &rule["exitCodes"] {
             Value::Null => c.required("exitCodes", "must be specified"),
             codes => c.within("exitCodes", |c| {
-                c.choice(codes, "operator", &["In", "NotIn"]);
-                if list(codes, "values").is_empty() {
-                    c.required("values", "at least one value is required");
+                c.supported(codes, "operator", &["In", "NotIn"]);
+                let values = list(codes, "values").len();
+                if values > 255 {
+                    c.too_many("values", values, 255);
                 }
             }),
         }
@@ -242,6 +246,28 @@ fn host_port_conflicts(c: &mut Checker, field: &str, containers: &[Value]) {
                 taken.insert(key);
             }
         }
+    }
+}
+
+/// Files that variables are read from lie in empty directories, which need not be mounted.
+pub fn validate_file_keys(c: &mut Checker, spec: &Value) {
+    for kind in ["initContainers", "containers", "ephemeralContainers"] {
+        c.each(spec, kind, |c, container| {
+            c.each(container, "env", |c, variable| {
+                let file = &variable["valueFrom"]["fileKeyRef"];
+                if file.is_null() {
+                    return;
+                }
+                let (name, field) = (text(file, "volumeName"), "valueFrom.fileKeyRef.volumeName");
+                match list(spec, "volumes").iter().rfind(|v| text(v, "name") == name) {
+                    None => c.not_found(field, &name.into()),
+                    Some(volume) if !has(volume, "emptyDir") => {
+                        c.invalid_text(field, name, "referenced volume must be of type emptyDir");
+                    }
+                    Some(_) => {}
+                }
+            });
+        });
     }
 }
 

@@ -501,6 +501,10 @@ fn valid_values(c: &mut Checker, capacity: &Value, policy: &Value) {
             c.invalid("", option, format!("option is larger than capacity value: {}", itself(capacity)));
         }
     });
+    let repeated = repeated_items(values);
+    for (i, value) in values.iter().enumerate().filter(|(i, _)| repeated[*i]) {
+        c.duplicate(&format!("validValues[{i}]"), value);
+    }
     if !values.iter().any(|v| quantity(v) == quantity(&policy["default"])) {
         c.invalid("validValues", &policy["default"], "default value is not valid according to the requestPolicy");
     }

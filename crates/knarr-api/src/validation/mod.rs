@@ -31,6 +31,7 @@ pub mod rbac;
 pub mod resources;
 pub mod security;
 pub mod service;
+pub mod signing_request;
 pub mod status;
 pub mod storage;
 pub mod volume;

@@ -155,6 +155,9 @@ fn ingress_backend(c: &mut Checker, backend: &Value) {
     match (has(backend, "resource"), has(backend, "service")) {
         (true, true) => c.invalid_text("", "", "cannot set both resource and service backends"),
         (true, false) => c.at(backend, "resource", |c, r| {
+            if has(r, "apiGroup") {
+                c.rule("apiGroup", text(r, "apiGroup"), names::dns_subdomain);
+            }
             c.name(r, "kind", names::path_segment);
             c.name(r, "name", names::path_segment);
         }),
@@ -187,13 +190,11 @@ pub fn ingress_class(c: &mut Checker, object: &Value) {
             }
             c.name(parameters, "kind", names::path_segment);
             c.name(parameters, "name", names::path_segment);
-            c.choice(parameters, "scope", &["Cluster", "Namespace"]);
-            match (text(parameters, "scope"), text(parameters, "namespace")) {
-                ("Namespace", "") => c.required("namespace", "`parameters.scope` is set to 'Namespace'"),
-                ("Namespace", namespace) => c.rule("namespace", namespace, names::dns_label),
-                ("Cluster", namespace) if !namespace.is_empty() => {
-                    c.forbidden("namespace", "`parameters.scope` is set to 'Cluster'");
-                }
+            c.given_choice(parameters, "scope", &["Cluster", "Namespace"]);
+            match (text(parameters, "scope"), parameters["namespace"].as_str()) {
+                ("Namespace", None) => c.required("namespace", "`parameters.scope` is set to 'Namespace'"),
+                ("Namespace", Some(namespace)) => c.rule("namespace", namespace, names::dns_label),
+                ("Cluster", Some(_)) => c.forbidden("namespace", "`parameters.scope` is set to 'Cluster'"),
                 _ => {}
             }
         });

@@ -1,17 +1,21 @@
 //! Nodes.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::check::{Checker, is_empty, list, repeated, same, text};
+use super::check::{Checker, is_empty, list, parse_cidr, repeated, repeated_items, same, text};
 use crate::names;
 
-/// The older `podCIDR` is the first of `podCIDRs`.
+/// The older `podCIDR` is the first of `podCIDRs`; where both are given and differ, it alone counts.
 pub fn sync_pod_cidrs(node: &mut Value) {
-    let first = text(&node["spec"], "podCIDR").to_string();
-    if !first.is_empty() && is_empty(&node["spec"], "podCIDRs") {
-        node["spec"]["podCIDRs"] = Value::Array(vec![first.into()]);
-    } else if first.is_empty() && !is_empty(&node["spec"], "podCIDRs") {
-        node["spec"]["podCIDR"] = node["spec"]["podCIDRs"][0].clone();
+    let Some(spec) = node.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let first = spec.get("podCIDR").and_then(Value::as_str).unwrap_or_default();
+    let leading = spec.get("podCIDRs").and_then(|ranges| ranges[0].as_str());
+    if !first.is_empty() && leading != Some(first) {
+        spec.insert("podCIDRs".into(), json!([first]));
+    } else if let Some(leading) = leading.filter(|range| !range.is_empty()) {
+        spec.insert("podCIDR".into(), leading.into());
+    } else {
+        spec.remove("podCIDR");
     }
 }
 
@@ -22,8 +26,15 @@ pub fn validate(c: &mut Checker, node: &Value) {
         c.cidr(&format!("spec.podCIDRs[{i}]"), range.as_str().unwrap_or_default(), false);
     }
     if ranges.len() > 1 {
-        let v6 = |r: &Value| r.as_str().is_some_and(|t| t.contains(':'));
-        if ranges.len() > 2 || v6(&ranges[0]) == v6(&ranges[1]) {
+        let parsed: Option<Vec<bool>> =
+            ranges.iter().map(|r| r.as_str().and_then(parse_cidr).map(|(address, _)| address.is_ipv6())).collect();
+        if parsed.is_none() {
+            let unread = ranges.iter().filter_map(Value::as_str).find(|r| parse_cidr(r).is_none()).unwrap_or_default();
+            let why = "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR address";
+            c.internal("spec.podCIDRs", &format!("{why}: {unread}"));
+        }
+        let dual = parsed.is_some_and(|v6| v6.contains(&true) && v6.contains(&false));
+        if ranges.len() > 2 || !dual {
             c.invalid(
                 "spec.podCIDRs",
                 &node["spec"]["podCIDRs"],
@@ -53,12 +64,32 @@ fn validate_taints(c: &mut Checker, node: &Value) {
 }
 
 pub fn validate_update(c: &mut Checker, node: &Value, old: &Value) {
-    validate_taints(c, node);
+    // Upstream does what a new node needs and what an old one keeps, and what both say stands twice.
+    validate(c, node);
+    validate_change(c, node, old);
+}
+
+/// What a node keeps, whichever part of it is changed.
+pub fn validate_change(c: &mut Checker, node: &Value, old: &Value) {
+    let addresses = list(&node["status"], "addresses");
+    let repeated = repeated_items(addresses);
+    for (i, address) in addresses.iter().enumerate().filter(|(i, _)| repeated[*i]) {
+        c.duplicate_as("core.NodeAddress", &format!("status.addresses[{i}]"), address, "");
+    }
     let (spec, before) = (&node["spec"], &old["spec"]);
-    if !is_empty(before, "podCIDRs") && !same(spec, before, "podCIDRs") {
+    let (ranges, old_ranges) = (list(spec, "podCIDRs"), list(before, "podCIDRs"));
+    let changes = match ranges.len() == old_ranges.len() {
+        true => ranges.iter().zip(old_ranges).filter(|(new, old)| new != old).count(),
+        false => usize::from(!old_ranges.is_empty()),
+    };
+    for _ in 0..changes {
         c.forbidden("spec.podCIDRs", "node updates may not change podCIDR except from \"\" to valid");
     }
     if !is_empty(before, "providerID") && !same(spec, before, "providerID") {
         c.forbidden("spec.providerID", "node updates may not change providerID except from \"\" to valid");
+    }
+    validate_taints(c, node);
+    if text(spec, "externalID") != text(before, "externalID") {
+        c.forbidden("spec.externalID", "may not be updated");
     }
 }

@@ -28,13 +28,19 @@ fn access_modes(c: &mut Checker, spec: &Value) {
             c.not_supported("accessModes", mode, ACCESS_MODES);
         }
     }
-    if modes.len() > 1 && modes.iter().any(|m| m == "ReadWriteOncePod") {
+    let others = |m: &&str| *m != "ReadWriteOncePod" && ACCESS_MODES.contains(m);
+    if modes.iter().any(|m| m == "ReadWriteOncePod") && modes.iter().filter_map(Value::as_str).any(|m| others(&m)) {
         c.forbidden("accessModes", "may not use ReadWriteOncePod with other access modes");
     }
 }
 
 /// A claim's spec, also of templates.
 pub fn validate_claim_spec(c: &mut Checker, spec: &Value) {
+    claim_spec(c, spec, false);
+}
+
+/// Where a claim has a group in its data source already, any group will do.
+fn claim_spec(c: &mut Checker, spec: &Value, any_group: bool) {
     if list(spec, "accessModes").is_empty() {
         c.required("accessModes", "at least 1 access mode is required");
     }
@@ -53,9 +59,9 @@ pub fn validate_claim_spec(c: &mut Checker, spec: &Value) {
         c.rule("storageClassName", text(spec, "storageClassName"), names::dns_subdomain);
     }
     c.optional_choice(spec, "volumeMode", &["Block", "Filesystem"]);
-    c.if_set(spec, "dataSource", data_source);
+    c.if_set(spec, "dataSource", |c, source| data_source(c, source, any_group));
     c.if_set(spec, "dataSourceRef", |c, reference| {
-        data_source(c, reference);
+        data_source(c, reference, any_group);
         if !is_empty(reference, "namespace") {
             c.rule("namespace", text(reference, "namespace"), names::dns_label);
         }
@@ -66,7 +72,7 @@ pub fn validate_claim_spec(c: &mut Checker, spec: &Value) {
     }
 }
 
-fn data_source(c: &mut Checker, source: &Value) {
+fn data_source(c: &mut Checker, source: &Value, any_group: bool) {
     c.need(source, "name");
     c.need(source, "kind");
     let group = text(source, "apiGroup");
@@ -74,7 +80,7 @@ fn data_source(c: &mut Checker, source: &Value) {
         let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
         c.invalid_text("", text(source, "kind"), why);
     }
-    if !group.is_empty() {
+    if !group.is_empty() && !any_group {
         c.rule("apiGroup", group, names::dns_subdomain);
     }
 }
@@ -93,12 +99,30 @@ fn one_data_source(c: &mut Checker, spec: &Value) {
     }
 }
 
+/// Takes out what a claim may not say of its data source: another namespace's, and in the older field anything but a claim
+/// or a snapshot. What an `old` claim has had stays.
+fn drop_data_sources(spec: &mut Value, old: &Value) {
+    let drop = |spec: &mut Value, field: &str| spec.as_object_mut().and_then(|spec| spec.remove(field));
+    if !is_empty(&spec["dataSourceRef"], "namespace") && !has(old, "dataSourceRef") {
+        drop(spec, "dataSourceRef");
+    }
+    if has(old, "dataSource") || has(old, "dataSourceRef") || has(spec, "dataSourceRef") {
+        return;
+    }
+    let source = &spec["dataSource"];
+    let known = [("PersistentVolumeClaim", ""), ("VolumeSnapshot", "snapshot.storage.k8s.io")];
+    if !known.contains(&(text(source, "kind"), text(source, "apiGroup"))) {
+        drop(spec, "dataSource");
+    }
+}
+
 /// Fills either field of a claim's data source from the other, as upstream does before it stores a claim.
-pub fn normalize_data_sources(claim: &mut Value) {
+pub fn normalize_data_sources(claim: &mut Value, old: &Value) {
     let spec = &mut claim["spec"];
     if !spec.is_object() {
         return;
     }
+    drop_data_sources(spec, &old["spec"]);
     match (has(spec, "dataSource"), has(spec, "dataSourceRef")) {
         (true, false) => spec["dataSourceRef"] = spec["dataSource"].clone(),
         (false, true) if is_empty(&spec["dataSourceRef"], "namespace") => {
@@ -118,8 +142,9 @@ pub fn validate_claim(c: &mut Checker, claim: &Value) {
 
 /// After creation only a bound claim's size and attributes class may change.
 pub fn validate_claim_update(c: &mut Checker, claim: &Value, old: &Value) {
-    validate_claim(c, claim);
     let (spec, before) = (&claim["spec"], &old["spec"]);
+    let any_group = ["dataSource", "dataSourceRef"].iter().any(|field| has(&before[*field], "apiGroup"));
+    c.within("spec", |c| claim_spec(c, spec, any_group));
     let mut masked = spec.clone();
     if is_empty(before, "volumeName") {
         masked["volumeName"] = before["volumeName"].clone();
@@ -132,7 +157,7 @@ pub fn validate_claim_update(c: &mut Checker, claim: &Value, old: &Value) {
         unset && annotation.as_deref() == Some(class) && [&None, &annotation].contains(&&new_annotation);
     if !from_annotation && annotation.as_deref().unwrap_or_default() != new_annotation.as_deref().unwrap_or_default() {
         let value = new_annotation.as_deref().unwrap_or_default();
-        c.invalid_text(&format!("metadata.annotations[{BETA}]"), value, "field is immutable");
+        c.invalid_text(&format!("metadata.annotations.{BETA}"), value, "field is immutable");
     }
     if unset && annotation.as_deref().is_none_or(|a| a == class) {
         masked["storageClassName"] = before["storageClassName"].clone();
@@ -188,20 +213,42 @@ const SOURCES: &[(&str, SourceCheck)] = &[
     ("rbd", volume::rbd),
     ("quobyte", volume::quobyte),
     ("cephfs", volume::cephfs),
-    ("iscsi", volume::iscsi),
-    ("cinder", volume::cinder),
+    ("iscsi", |c, v| {
+        volume::iscsi(c, v);
+        named_secret(c, v, &["name"]);
+    }),
+    ("cinder", |c, v| {
+        c.need(v, "volumeID");
+        named_secret(c, v, &["name", "namespace"]);
+    }),
     ("fc", volume::fibre_channel),
     ("flexVolume", volume::flex),
-    ("azureFile", volume::azure_file),
+    ("azureFile", |c, v| {
+        volume::azure_file(c, v);
+        if v["secretNamespace"] == "" {
+            c.required("secretNamespace", "");
+        }
+    }),
     ("vsphereVolume", |c, v| c.need(v, "volumePath")),
     ("photonPersistentDisk", |c, v| c.need(v, "pdID")),
     ("portworxVolume", |c, v| c.need(v, "volumeID")),
     ("azureDisk", volume::azure_disk),
     ("scaleIO", volume::scale_io),
     ("local", local),
-    ("storageos", |_, _| {}),
+    ("storageos", |c, v| {
+        c.name(v, "volumeName", names::dns_label);
+        if !is_empty(v, "volumeNamespace") {
+            c.rule("volumeNamespace", text(v, "volumeNamespace"), names::dns_label);
+        }
+        named_secret(c, v, &["name", "namespace"]);
+    }),
     ("csi", csi),
 ];
+
+/// A source's secret, where there is one, says where it is.
+fn named_secret(c: &mut Checker, v: &Value, fields: &[&str]) {
+    c.if_set(v, "secretRef", |c, secret| fields.iter().for_each(|field| c.need(secret, field)));
+}
 
 fn local(c: &mut Checker, v: &Value) {
     if text(v, "path").is_empty() {
@@ -221,13 +268,9 @@ fn local_needs_a_place(c: &mut Checker, spec: &Value) {
 fn csi(c: &mut Checker, v: &Value) {
     csi_driver_name(c, text(v, "driver"), "driver");
     c.need(v, "volumeHandle");
-    for field in [
-        "controllerPublishSecretRef",
-        "controllerExpandSecretRef",
-        "nodePublishSecretRef",
-        "nodeExpandSecretRef",
-        "nodeStageSecretRef",
-    ] {
+    // Upstream does not look at the secret of staging.
+    for field in ["controllerPublishSecretRef", "controllerExpandSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"]
+    {
         c.if_set(v, field, |c, secret| {
             c.name(secret, "name", names::dns_subdomain);
             c.name(secret, "namespace", names::dns_label);
@@ -344,7 +387,9 @@ fn validate_volume_source(c: &mut Checker, spec: &Value) {
         if found > 1 {
             c.forbidden(name, "may not specify more than 1 volume type");
         } else {
-            c.at(spec, name, check);
+            // The one whose path is not the field's name.
+            let path = if *name == "gcePersistentDisk" { "persistentDisk" } else { name };
+            c.within(path, |c| check(c, &spec[*name]));
         }
     }
     if found == 0 {

@@ -1,109 +1,10 @@
-//! Kinds of the platform: certificates, leases, classes, API services, access reviews.
+//! Kinds of the platform: leases, classes, API services, access reviews.
 
 use serde_json::Value;
 
-use super::check::{Checker, equal, has, int, is_empty, list, repeated_items, text};
+use super::check::{Checker, has, int, is_empty, list, repeated_items, text};
 use super::{labels, node_selector};
 use crate::names;
-
-const USAGES: &[&str] = &[
-    "any",
-    "cert sign",
-    "client auth",
-    "code signing",
-    "content commitment",
-    "crl sign",
-    "data encipherment",
-    "decipher only",
-    "digital signature",
-    "email protection",
-    "encipher only",
-    "ipsec end system",
-    "ipsec tunnel",
-    "ipsec user",
-    "key agreement",
-    "key encipherment",
-    "microsoft sgc",
-    "netscape sgc",
-    "ocsp signing",
-    "s/mime",
-    "server auth",
-    "signing",
-    "timestamping",
-];
-
-pub fn certificate_signing_request(c: &mut Checker, object: &Value) {
-    c.at(object, "spec", |c, spec| {
-        if !is_certificate_request(text(spec, "request")) {
-            c.invalid("request", &spec["request"], "PEM block type must be CERTIFICATE REQUEST");
-        }
-        let usages = list(spec, "usages");
-        if usages.is_empty() {
-            c.required("usages", "");
-        }
-        let repeated = repeated_items(usages);
-        for (i, usage) in usages.iter().enumerate() {
-            let field = format!("usages[{i}]");
-            if !usage.as_str().is_some_and(|u| USAGES.contains(&u)) {
-                c.not_supported(&field, usage, USAGES);
-            }
-            if repeated[i] {
-                c.duplicate(&field, usage);
-            }
-        }
-        signer_name(c, text(spec, "signerName"));
-        if int(spec, "expirationSeconds").is_some_and(|n| n < 600) {
-            let why = "may not specify a duration less than 600 seconds (10 minutes)";
-            c.invalid("expirationSeconds", &spec["expirationSeconds"], why);
-        }
-    });
-}
-
-fn is_certificate_request(encoded: &str) -> bool {
-    use base64::Engine;
-    let Ok(pem) = base64::engine::general_purpose::STANDARD.decode(encoded) else { return false };
-    let Ok((_, block)) = x509_parser::pem::parse_x509_pem(&pem) else { return false };
-    use x509_parser::prelude::FromDer;
-    block.label == "CERTIFICATE REQUEST"
-        && x509_parser::certification_request::X509CertificationRequest::from_der(&block.contents).is_ok()
-}
-
-fn signer_name(c: &mut Checker, name: &str) {
-    if name.is_empty() {
-        c.required("signerName", "");
-        return;
-    }
-    let segments: Vec<&str> = name.split('/').collect();
-    let [domain, path] = segments.as_slice() else {
-        c.invalid_text(
-            "signerName",
-            name,
-            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
-        );
-        return;
-    };
-    if domain.len() > 253 || path.len() > 253 * 2 + 1 {
-        c.too_long("signerName", 571);
-    }
-    if names::dns_subdomain(domain).is_empty() && domain.split('.').count() < 2 {
-        c.invalid_text("signerName", domain, "should be a domain with at least two segments separated by dots");
-    }
-    for message in names::dns_subdomain(domain) {
-        c.invalid_text("signerName", domain, format!("validating label {domain:?}: {message}"));
-    }
-    for label in path.split('.') {
-        for message in names::dns_label(&label.to_lowercase()) {
-            c.invalid_text("signerName", path, format!("validating label {label:?}: {message}"));
-        }
-    }
-}
-
-/// A request is what it is; only its status changes.
-pub fn certificate_signing_request_update(c: &mut Checker, object: &Value, old: &Value) {
-    if !equal(&object["spec"], &old["spec"]) {
-        c.invalid("spec", &object["spec"], "field is immutable");
-    }
-}
 
 pub fn lease(c: &mut Checker, object: &Value) {
     c.at(object, "spec", |c, spec| {
@@ -134,7 +35,9 @@ pub fn priority_class(c: &mut Checker, class: &Value) {
     } else if value > 1_000_000_000 {
         c.forbidden("value", "maximum allowed value of a user defined priority is 1000000000");
     }
-    c.optional_choice(class, "preemptionPolicy", &["Never", "PreemptLowerPriority"]);
+    if has(class, "preemptionPolicy") {
+        c.choice(class, "preemptionPolicy", &["PreemptLowerPriority", "Never"]);
+    }
 }
 
 pub fn priority_class_update(c: &mut Checker, class: &Value, old: &Value) {
@@ -149,19 +52,20 @@ pub fn runtime_class(c: &mut Checker, class: &Value) {
         "" => c.required("handler", ""),
         handler => c.rule("handler", handler, names::dns_label),
     }
-    c.at(class, "overhead", |c, overhead| {
-        c.each_key(overhead, "podFixed", |c, name, value| {
-            super::resources::validate_container_resource_name(c, name);
-            super::resources::validate_quantity(c, name, value);
-        });
-    });
+    super::resources::validate_overhead(c, &class["overhead"], "podFixed");
     c.if_set(class, "scheduling", |c, scheduling| {
         labels::validate(c, scheduling, "nodeSelector");
+        let tolerations = list(scheduling, "tolerations");
+        let repeated = repeated_items(tolerations);
         node_selector::validate_tolerations(c, scheduling);
+        for (i, toleration) in tolerations.iter().enumerate().filter(|(i, _)| repeated[*i]) {
+            c.duplicate_as("core.Toleration", &format!("tolerations[{i}]"), toleration, "");
+        }
     });
 }
 
 pub fn runtime_class_update(c: &mut Checker, class: &Value, old: &Value) {
+    runtime_class(c, class);
     c.immutable(class, old, "handler");
 }
 
@@ -218,6 +122,13 @@ pub fn api_service(c: &mut Checker, object: &Value) {
         if spec["insecureSkipTLSVerify"] == true && !is_empty(spec, "caBundle") {
             c.invalid("insecureSkipTLSVerify", &true.into(), "may not be true if caBundle is present");
         }
+    });
+}
+
+/// The status of an API service: conditions that hold, do not, or may.
+pub fn api_service_status(c: &mut Checker, object: &Value, _old: &Value) {
+    c.at(object, "status", |c, status| {
+        c.each(status, "conditions", |c, condition| c.supported(condition, "status", &["True", "False", "Unknown"]));
     });
 }
 

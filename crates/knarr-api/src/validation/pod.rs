@@ -113,16 +113,16 @@ pub fn validate_spec(c: &mut Checker, spec: &Value) {
     }
     node_selector::validate_tolerations(c, spec);
     validate_host_aliases(c, spec);
-    c.optional_choice(spec, "preemptionPolicy", &["PreemptLowerPriority", "Never"]);
-    c.each_key(spec, "overhead", |c, name, value| {
-        resources::validate_container_resource_name(c, name);
-        resources::validate_quantity(c, name, value);
-    });
+    if has(spec, "preemptionPolicy") {
+        c.choice(spec, "preemptionPolicy", &["PreemptLowerPriority", "Never"]);
+    }
+    resources::validate_overhead(c, spec, "overhead");
     if has(spec, "resources") {
         resources::validate_pod_requirements(c, spec);
     }
     validate_os(c, spec);
     validate_resource_claims(c, spec);
+    container::validate_file_keys(c, spec);
 }
 
 fn validate_names(c: &mut Checker, spec: &Value) {
@@ -142,16 +142,16 @@ fn validate_names(c: &mut Checker, spec: &Value) {
     }
     if has(spec, "hostnameOverride") {
         let name = text(spec, "hostnameOverride");
-        if name.len() > 64 {
-            c.too_long("hostnameOverride", 64);
-        }
-        c.rule("hostnameOverride", name, names::dns_subdomain);
         if flag(spec, "setHostnameAsFQDN") {
             c.forbidden("hostnameOverride", "may not be specified when setHostnameAsFQDN is true");
         }
         if flag(spec, "hostNetwork") {
             c.forbidden("hostnameOverride", "may not be specified when hostNetwork is true");
         }
+        if name.len() > 64 {
+            c.too_long("hostnameOverride", 64);
+        }
+        c.rule("hostnameOverride", name, names::dns_subdomain);
     }
 }
 

@@ -21,7 +21,13 @@ pub fn cluster_role(c: &mut Checker, object: &Value) {
                 "at least one clusterRoleSelector required if aggregationRule is non-nil",
             );
         }
-        c.each(rule, "clusterRoleSelectors", labels::validate_selector);
+        c.each(rule, "clusterRoleSelectors", |c, selector| {
+            let before = c.error_count();
+            labels::validate_selector(c, selector);
+            if c.error_count() > before {
+                c.invalid("", &Value::Null, "invalid label selector.");
+            }
+        });
     });
 }
 

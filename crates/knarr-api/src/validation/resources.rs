@@ -86,6 +86,16 @@ fn validate_pod_resource_name(c: &mut Checker, name: &str) {
     }
 }
 
+/// What a pod costs beyond its containers: upstream checks it as limits at the holder's `overhead`.
+pub fn validate_overhead(c: &mut Checker, holder: &Value, field: &str) {
+    for (name, value) in entries(holder, field) {
+        c.within(&format!("overhead.limits[{name}]"), |c| {
+            validate_container_resource_name(c, name);
+            validate_quantity(c, name, value);
+        });
+    }
+}
+
 /// A quantity of a resource: not negative, whole where the resource is counted.
 pub fn validate_quantity(c: &mut Checker, name: &str, value: &Value) {
     let amount = quantity(value);

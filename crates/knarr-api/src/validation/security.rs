@@ -87,7 +87,7 @@ pub fn validate_pod(c: &mut Checker, spec: &Value) {
     if flag(spec, "hostNetwork") {
         c.each(spec, "containers", |c, container| {
             c.each(container, "ports", |c, port| {
-                if port["hostPort"] != port["containerPort"] {
+                if int(port, "hostPort").unwrap_or(0) != int(port, "containerPort").unwrap_or(0) {
                     let why = "must match `containerPort` when `hostNetwork` is true";
                     c.invalid("hostPort", &int(port, "hostPort").unwrap_or(0).into(), why);
                 }

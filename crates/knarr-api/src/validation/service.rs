@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{Checker, has, int, is_empty, list, parse_ip, repeated, repeated_items, repeated_text, text};
 use super::labels;
+use crate::field::ErrorList;
 use crate::names;
 use crate::object::Object;
 
@@ -71,8 +72,12 @@ pub fn prepare_update(service: &mut Object, old: &Object) {
 
 fn patch_allocated(service: &mut Object, old: &Object) {
     if !is_external_name(service) && !is_external_name(old) {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies"] {
             fill(service, old, field);
+        }
+        // A policy of nothing is none, and not one that was left out.
+        if service["spec"]["ipFamilyPolicy"].is_null() {
+            fill(service, old, "ipFamilyPolicy");
         }
     }
     if needs_node_ports(service) && needs_node_ports(old) {
@@ -180,6 +185,13 @@ pub fn validate(c: &mut Checker, service: &Value) {
         validate_load_balancer(c, spec);
         validate_traffic(c, service);
     });
+}
+
+/// What is wrong with the addresses of a service that has some: this is looked at before any are allocated.
+pub fn cluster_ip_errors(service: &Value) -> ErrorList {
+    let mut checker = Checker::starting_at("spec");
+    validate_cluster_ips(&mut checker, &service["spec"], is_headless(service));
+    checker.into_errors()
 }
 
 fn no_cluster_ips(c: &mut Checker, spec: &Value) {

@@ -87,7 +87,7 @@ pub fn driver_object_name(name: &str) -> Vec<String> {
 }
 
 pub fn csi_driver(c: &mut Checker, object: &Value) {
-    if text(&object["metadata"], "name").len() > 63 {
+    if (64..=253).contains(&text(&object["metadata"], "name").len()) {
         c.too_long("metadata.name", 63);
     }
     c.at(object, "spec", |c, spec| {
@@ -195,6 +195,7 @@ pub fn csi_storage_capacity(c: &mut Checker, object: &Value) {
 }
 
 pub fn csi_storage_capacity_update(c: &mut Checker, object: &Value, old: &Value) {
+    csi_storage_capacity(c, object);
     c.immutable_as("*meta.LabelSelector", object, old, "nodeTopology");
     c.immutable(object, old, "storageClassName");
 }
@@ -213,9 +214,8 @@ pub fn volume_attachment(c: &mut Checker, object: &Value) {
                 (true, false) => {
                     if text(source, "persistentVolumeName").is_empty() {
                         c.required("persistentVolumeName", "must specify non empty persistentVolumeName");
-                    } else {
-                        c.rule("persistentVolumeName", text(source, "persistentVolumeName"), names::dns_subdomain);
                     }
+                    c.rule("persistentVolumeName", text(source, "persistentVolumeName"), names::dns_subdomain);
                 }
                 (false, true) => c.at(source, "inlineVolumeSpec", super::persistent::validate_inline_volume),
             }

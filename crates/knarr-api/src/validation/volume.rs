@@ -176,10 +176,9 @@ fn config_map(c: &mut Checker, v: &Value) {
 
 pub fn nfs(c: &mut Checker, v: &Value) {
     c.need(v, "server");
-    match text(v, "path") {
-        "" => c.required("path", ""),
-        path if !path.starts_with('/') => c.invalid_text("path", path, "must be an absolute path"),
-        _ => {}
+    c.need(v, "path");
+    if !text(v, "path").starts_with('/') {
+        c.invalid_text("path", text(v, "path"), "must be an absolute path");
     }
 }
 
@@ -326,7 +325,7 @@ pub fn azure_disk(c: &mut Checker, v: &Value) {
             &["/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}"],
         );
     }
-    if !matches!(kind, "Managed" | "") && !uri.starts_with("https://") {
+    if has(v, "kind") && kind != "Managed" && !uri.starts_with("https://") {
         c.not_supported(
             "diskURI",
             &uri.into(),

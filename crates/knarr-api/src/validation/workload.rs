@@ -33,7 +33,7 @@ fn template(c: &mut Checker, spec: &Value, fault: &str) {
     let selector = &spec["selector"];
     let template_labels = &spec["template"]["metadata"]["labels"];
     if !valid_selector(selector) {
-        c.invalid("selector", selector, fault);
+        c.invalid_as("*meta.LabelSelector", "selector", selector, fault);
         return;
     }
     let everything = !selector.is_null() && labels::is_empty_selector(selector);
@@ -81,7 +81,7 @@ fn deployment_strategy(c: &mut Checker, strategy: &Value) {
             Value::Null => c.required("rollingUpdate", "this should be defaulted and never be nil"),
             rolling => c.within("rollingUpdate", |c| rolling_update(c, rolling)),
         },
-        _ => c.not_supported("type", &Value::from(text(strategy, "type")), &["Recreate", "RollingUpdate"]),
+        _ => c.not_supported_as("apps.DeploymentStrategy", "", strategy, &["Recreate", "RollingUpdate"]),
     }
 }
 
@@ -164,7 +164,7 @@ fn daemon_strategy(c: &mut Checker, strategy: &Value) {
                 }
             }),
         },
-        _ => c.not_supported("type", &Value::from(text(strategy, "type")), &["OnDelete", "RollingUpdate"]),
+        _ => c.not_supported_as("apps.DaemonSetUpdateStrategy", "", strategy, &["RollingUpdate", "OnDelete"]),
     }
 }
 
@@ -177,8 +177,8 @@ pub fn stateful_set(c: &mut Checker, object: &Value) {
         }
         c.at(spec, "updateStrategy", stateful_strategy);
         c.if_set(spec, "persistentVolumeClaimRetentionPolicy", |c, policy| {
-            c.supported(policy, "whenDeleted", &["Delete", "Retain"]);
-            c.supported(policy, "whenScaled", &["Delete", "Retain"]);
+            c.supported(policy, "whenDeleted", &["Retain", "Delete"]);
+            c.supported(policy, "whenScaled", &["Retain", "Delete"]);
         });
         c.not_negative(spec, "replicas");
         c.not_negative(spec, "minReadySeconds");
@@ -220,7 +220,7 @@ pub fn stateful_set_create(c: &mut Checker, object: &Value) {
 
 fn stateful_strategy(c: &mut Checker, strategy: &Value) {
     match text(strategy, "type") {
-        "" => c.required("type", ""),
+        "" => c.required("", ""),
         "OnDelete" if has(strategy, "rollingUpdate") => {
             c.invalid("rollingUpdate", &strategy["rollingUpdate"], "only allowed for updateStrategy 'RollingUpdate'");
         }
@@ -235,7 +235,7 @@ fn stateful_strategy(c: &mut Checker, strategy: &Value) {
                 }
             }
         }),
-        other => c.invalid_text("type", other, "must be 'RollingUpdate' or 'OnDelete'"),
+        _ => c.invalid_as("apps.StatefulSetUpdateStrategy", "", strategy, "must be 'RollingUpdate' or 'OnDelete'"),
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{addresses, claim_spec, deprecated_label, fraction, long_name};
 use crate::names;
 use crate::object::Object;
+use crate::validation::annotations::app_armor_profile;
 use crate::validation::check::{entries, has, int, list, text};
 use crate::validation::windows::CONTAINERS;
 
@@ -167,9 +168,13 @@ fn containers(out: &mut Vec<String>, prefix: &str, path: &str, container: &Value
     seccomp(out, prefix, context, metadata, &key);
     let key = format!("container.apparmor.security.beta.kubernetes.io/{name}");
     let said = metadata["annotations"].get(&key).and_then(Value::as_str);
-    if let Some(said) = said.filter(|_| !prefix.is_empty() && !has(context, "appArmorProfile"))
-        && !same_profile(&pod["spec"]["securityContext"]["appArmorProfile"], said)
-    {
+    let of_pod = &pod["spec"]["securityContext"]["appArmorProfile"];
+    let deprecated = |said: &str| match prefix.is_empty() {
+        false => !has(context, "appArmorProfile") && !same_profile(of_pod, said),
+        // A pod's own annotation has become its container's profile by now, unless it stands for none.
+        true => app_armor_profile(said).is_none_or(|profile| context["appArmorProfile"] == profile && *of_pod != profile),
+    };
+    if said.is_some_and(deprecated) {
         let why = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
         out.push(format!("{prefix}metadata.annotations[{key}]: {why}"));
     }

@@ -114,8 +114,9 @@ fn check_given(request: &Request, pod: &Object, computed: &Computed) -> Result<(
         );
         return Err(forbidden(request, why));
     }
-    let given = text(pod, "/spec/preemptionPolicy");
-    if !given.is_empty() && given != computed.policy {
+    if let Some(given) = pod.pointer("/spec/preemptionPolicy").and_then(Value::as_str)
+        && given != computed.policy
+    {
         let why = format!(
             "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {} from the given PriorityClass name",
             computed.policy

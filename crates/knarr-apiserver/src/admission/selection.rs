@@ -60,7 +60,7 @@ impl Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::{DefaultTolerationSeconds, PolicyExpressions};
+    use crate::admission::{DefaultTolerationSeconds, StorageObjectInUseProtection};
 
     fn selection(enabled: &[&str], disabled: &[&str]) -> Result<Selection, String> {
         let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
@@ -71,7 +71,7 @@ mod tests {
     fn what_is_disabled_does_not_run() {
         let some = selection(&["LimitRanger"], &["DefaultTolerationSeconds"]).expect("both are known");
         assert!(!some.runs(&DefaultTolerationSeconds));
-        assert!(some.runs(&PolicyExpressions));
+        assert!(some.runs(&StorageObjectInUseProtection));
         assert!(Selection::default().runs(&DefaultTolerationSeconds));
     }
 
@@ -79,7 +79,7 @@ mod tests {
     fn mistakes_are_told_in_upstreams_words() {
         for (enabled, disabled, why) in [
             (&["Nonsense"][..], &[][..], "enable-admission-plugins plugin \"Nonsense\" is unknown"),
-            (&[], &["PolicyExpressions"], "disable-admission-plugins plugin \"PolicyExpressions\" is unknown"),
+            (&[], &["RbacEscalation"], "disable-admission-plugins plugin \"RbacEscalation\" is unknown"),
             (
                 &["Priority", "LimitRanger"],
                 &["LimitRanger", "Priority"],

@@ -27,7 +27,7 @@ pub fn complete(object: &mut Object, name: &str, family: &str) -> Result<(), Sta
     if spec.get("ipFamilies").and_then(Value::as_array).is_none_or(Vec::is_empty) {
         spec["ipFamilies"] = json!([family]);
     }
-    if text(spec, "ipFamilyPolicy").is_empty() {
+    if spec.get("ipFamilyPolicy").is_none_or(Value::is_null) {
         spec["ipFamilyPolicy"] = "SingleStack".into();
     }
     Ok(())
@@ -43,7 +43,7 @@ fn complete_selectorless(spec: &mut Value, family: &str) {
         families.push(if families[0] == "IPv4" { "IPv6".into() } else { "IPv4".into() });
     }
     spec["ipFamilies"] = families.into();
-    if text(spec, "ipFamilyPolicy").is_empty() {
+    if spec.get("ipFamilyPolicy").is_none_or(Value::is_null) {
         spec["ipFamilyPolicy"] = "RequireDualStack".into();
     }
 }

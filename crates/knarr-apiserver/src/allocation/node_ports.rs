@@ -52,6 +52,17 @@ impl NodePorts {
         Ok(taken.is_some())
     }
 
+    /// Whether a port is taken, by offset.
+    pub async fn is_taken(&self, offset: u64) -> Result<bool, StatusError> {
+        let mut taken = false;
+        self.change(|pool| -> Option<()> {
+            taken = pool.is_taken(offset);
+            None
+        })
+        .await?;
+        Ok(taken)
+    }
+
     /// Takes any port that is free.
     pub async fn take_any(&self) -> Result<Option<u64>, StatusError> {
         self.change(Pool::take_any).await

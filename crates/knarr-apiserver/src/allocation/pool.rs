@@ -23,6 +23,10 @@ impl Pool {
         self.taken.insert(number)
     }
 
+    pub fn is_taken(&self, number: u64) -> bool {
+        self.taken.contains(&number)
+    }
+
     /// Takes any free number, from the upper band if it has one; `None` if all are taken.
     pub fn take_any(&mut self) -> Option<u64> {
         if self.taken.len() as u64 >= self.size {

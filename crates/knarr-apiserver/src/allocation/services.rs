@@ -1,6 +1,6 @@
 //! Cluster IPs, node ports and health check ports of services.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use knarr_api::field::{FieldError, Path};
 use knarr_api::object::ObjectExt;
+use knarr_api::status::Reason;
+use knarr_api::validation::service;
 use knarr_api::{GroupResource, GroupVersionKind, Object, StatusError};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
@@ -49,6 +51,8 @@ struct Taken {
     /// What the owner had before this write.
     held: Vec<Number>,
     taken: Vec<Number>,
+    /// What a dry run would have taken.
+    asked: Vec<Number>,
     obsolete: Vec<Number>,
 }
 
@@ -159,12 +163,19 @@ impl Numbers {
         let name = object.name().to_string();
         if needs_address(&object["spec"]) {
             normalize_addresses(object);
+            let errors = service::cluster_ip_errors(object);
+            if !errors.is_empty() {
+                return Err(StatusError::invalid(&GroupVersionKind::new("", "v1", "Service"), &name, errors));
+            }
             families::complete(object, &name, self.addresses.family())?;
             self.take_address(object, &name, taken).await?;
         }
         let had_ports = old.is_some_and(|o| may_have_node_ports(&o["spec"]));
         if needs_node_ports(&object["spec"]) || (may_have_node_ports(&object["spec"]) && !had_ports) {
-            self.take_ports(object, &name, taken).await?;
+            match old {
+                None => self.take_new_ports(object, &name, taken).await?,
+                Some(_) => self.take_changed_ports(object, &name, taken).await?,
+            }
         }
         if needs_health_port(&object["spec"]) {
             self.take_health_port(object, taken).await?;
@@ -211,6 +222,10 @@ impl Numbers {
     /// Takes a port by its number, or says why it cannot be had.
     async fn take_port(&self, wanted: i64, taken: &mut Taken) -> Result<Result<(), String>, StatusError> {
         let Some(offset) = self.ports.range.offset(wanted) else {
+            // Upstream's dry runs look only at what is taken.
+            if taken.dry_run {
+                return Ok(Ok(()));
+            }
             let range = self.ports.range.shown();
             return Ok(Err(format!("provided port is not in the valid range. The range of valid ports is {range}")));
         };
@@ -218,10 +233,15 @@ impl Numbers {
         if taken.held.contains(&number) {
             return Ok(Ok(()));
         }
-        if !self.ports.take(offset).await? {
+        // A dry run has what it asks for only for itself.
+        let (free, own) = match taken.dry_run {
+            true => (!self.ports.is_taken(offset).await?, &mut taken.asked),
+            false => (self.ports.take(offset).await?, &mut taken.taken),
+        };
+        if !free || own.contains(&number) {
             return Ok(Err("provided port is already allocated".into()));
         }
-        taken.taken.push(number);
+        own.push(number);
         Ok(Ok(()))
     }
 
@@ -231,34 +251,69 @@ impl Numbers {
         Ok(Some(self.ports.range.port(offset)))
     }
 
-    async fn take_ports(&self, object: &mut Object, name: &str, taken: &mut Taken) -> Result<(), StatusError> {
+    /// The ports of a new service. Ports of one number are served at one node port, whatever their protocols.
+    async fn take_new_ports(&self, object: &mut Object, name: &str, taken: &mut Taken) -> Result<(), StatusError> {
         let allocates = needs_node_ports(&object["spec"]);
-        // One number may serve one service under several protocols.
-        let mut mine: Vec<(i64, String)> = Vec::new();
-        let Some(list) = object["spec"]["ports"].as_array_mut() else { return Ok(()) };
-        for (i, port) in list.iter().enumerate().filter(|(_, p)| number(p, "nodePort") != 0) {
-            let (wanted, protocol) = (number(port, "nodePort"), text(port, "protocol").to_string());
-            let outcome = match mine.iter().find(|(taken, _)| *taken == wanted) {
-                Some((_, other)) if *other == protocol => Err("provided port is already allocated".to_string()),
-                Some(_) => Ok(()),
-                None => self.take_port(wanted, taken).await?,
-            };
-            if let Err(why) = outcome {
-                let path = format!("spec.ports[{i}].nodePort");
-                return Err(invalid(name, FieldError::invalid(&Path::ROOT.child(&path), &port["nodePort"], why)));
+        let given: Vec<(i64, i64)> = ports(&object["spec"]).iter().map(|p| (number(p, "port"), number(p, "nodePort"))).collect();
+        let mut chosen: HashMap<i64, i64> = HashMap::new();
+        for (i, (port, own)) in given.iter().enumerate() {
+            if *own == 0 && !allocates {
+                continue;
             }
-            mine.push((wanted, protocol));
-        }
-        for port in list.iter_mut().filter(|p| allocates && number(p, "nodePort") == 0) {
-            let Some(number_of_node) = self.take_any_port(taken).await? else {
-                let (protocol, number_of_port) = (text(port, "protocol"), number(port, "port"));
-                return Err(StatusError::internal(format!(
-                    "failed to allocate a nodePort for {protocol} port {number_of_port}: range is full"
-                )));
+            let before = chosen.get(port).copied();
+            let asked = given.iter().find(|(other, wanted)| other == port && *wanted != 0).map_or(0, |(_, wanted)| *wanted);
+            let node_port = match (before, *own) {
+                (Some(before), 0) => before,
+                (Some(before), own) if before == own => continue,
+                (Some(_), own) => self.take_asked_port(i, own, name, taken).await?,
+                (None, _) if asked != 0 => self.take_asked_port(i, asked, name, taken).await?,
+                (None, _) => self.take_free_port(&object["spec"]["ports"][i], taken).await?,
             };
-            port["nodePort"] = number_of_node.into();
+            chosen.entry(*port).or_insert(node_port);
+            object["spec"]["ports"][i]["nodePort"] = node_port.into();
         }
         Ok(())
+    }
+
+    /// The ports of a changed service. One number may serve it under several protocols.
+    async fn take_changed_ports(&self, object: &mut Object, name: &str, taken: &mut Taken) -> Result<(), StatusError> {
+        let allocates = needs_node_ports(&object["spec"]);
+        let mut mine: Vec<(i64, String)> = Vec::new();
+        for i in 0..ports(&object["spec"]).len() {
+            let port = &object["spec"]["ports"][i];
+            let (own, protocol) = (number(port, "nodePort"), text(port, "protocol").to_string());
+            let node_port = match own {
+                0 if !allocates => continue,
+                0 => self.take_free_port(port, taken).await?,
+                _ if mine.iter().any(|(number, _)| *number == own) => own,
+                _ => self.take_asked_port(i, own, name, taken).await?,
+            };
+            if mine.contains(&(node_port, protocol.clone())) {
+                let why = format!("duplicate nodePort: {{{protocol} {node_port}}}");
+                return Err(StatusError::new(Reason::Unknown, why));
+            }
+            mine.push((node_port, protocol));
+            object["spec"]["ports"][i]["nodePort"] = node_port.into();
+        }
+        Ok(())
+    }
+
+    /// Takes the node port that the port at an index asks for.
+    async fn take_asked_port(&self, index: usize, wanted: i64, name: &str, taken: &mut Taken) -> Result<i64, StatusError> {
+        if let Err(why) = self.take_port(wanted, taken).await? {
+            let path = format!("spec.ports[{index}].nodePort");
+            return Err(invalid(name, FieldError::invalid(&Path::ROOT.child(&path), &wanted.into(), why)));
+        }
+        Ok(wanted)
+    }
+
+    async fn take_free_port(&self, port: &Value, taken: &mut Taken) -> Result<i64, StatusError> {
+        let found = self.take_any_port(taken).await?.and_then(|port| i64::try_from(port).ok());
+        found.ok_or_else(|| {
+            let (protocol, number) = (text(port, "protocol"), number(port, "port"));
+            let why = format!("failed to allocate a nodePort for {protocol} port {number}: range is full");
+            StatusError::internal(why)
+        })
     }
 
     async fn take_health_port(&self, object: &mut Object, taken: &mut Taken) -> Result<(), StatusError> {
@@ -380,6 +435,7 @@ impl Allocator for ServiceAllocator {
             dry_run,
             held,
             taken: Vec::new(),
+            asked: Vec::new(),
             obsolete: Vec::new(),
         };
         self.0.complete(object, old, &mut taken).await?;

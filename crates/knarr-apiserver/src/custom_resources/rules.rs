@@ -32,8 +32,12 @@ pub(super) fn compile(schema: &Value) -> Option<Box<dyn Rules>> {
     (!rules.is_empty()).then(|| Box::new(SchemaRules(rules)) as Box<dyn Rules>)
 }
 
-/// What is wrong with the rules of a definition; `old` is what it was before this update: rules that stood already stay.
-pub fn check_definition(object: &Object, old: Option<&Object>) -> ErrorList {
+/// What is wrong with the rules of a definition that is right otherwise; `old` is what it was before this update: rules that
+/// stood already stay.
+pub fn check_definition(object: &Object, old: Option<&Object>, errors: &mut ErrorList) {
+    if !errors.is_empty() {
+        return;
+    }
     let schemas: Vec<(&str, &Value)> = Definition(object).versions().map(|v| (v.name, v.schema)).collect();
     let before = |name: &str| {
         let old = old.map(Definition)?;
@@ -41,7 +45,6 @@ pub fn check_definition(object: &Object, old: Option<&Object>) -> ErrorList {
     };
     let shared = schemas.windows(2).all(|pair| pair[0].1 == pair[1].1);
     let shown = if shared { &schemas[..schemas.len().min(1)] } else { &schemas[..] };
-    let mut errors = ErrorList::new();
     for (index, (name, schema)) in shown.iter().enumerate() {
         if schema.is_null() || before(name) == Some(*schema) {
             continue;
@@ -52,11 +55,10 @@ pub fn check_definition(object: &Object, old: Option<&Object>) -> ErrorList {
         };
         let wrong = rules::Rules::compile(schema, &Path::ROOT.child(&place)).1;
         if wrong.is_empty() {
-            check_defaults(schema, &Path::ROOT.child(&place), &mut errors);
+            check_defaults(schema, &Path::ROOT.child(&place), errors);
         }
         errors.extend(wrong);
     }
-    errors
 }
 
 /// What the rules of a schema have against its own defaults.

@@ -126,8 +126,8 @@ impl Registry {
         let context = writer.strategy_context();
         let mut errors = served.validate_metadata(object, None);
         errors.extend(served.strategy.validate_create(&context, object));
-        if let (true, Some(check)) = (errors.is_empty(), served.check) {
-            errors = check(object, None);
+        if let Some(check) = served.check {
+            check(object, None, &mut errors);
         }
         if !errors.is_empty() {
             return Err(StatusError::invalid(&served.kind, object.name(), errors));

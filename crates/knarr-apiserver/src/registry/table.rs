@@ -12,11 +12,12 @@ use knarr_api::table::Printer;
 use knarr_api::{GroupResource, GroupVersionKind, Object, Resource};
 
 use super::scale::ScalePaths;
+use crate::admission::policy_expressions;
 use crate::cache::Cache;
 use crate::custom_resources::{self, Custom};
 
-/// A check of a new object, or of a changed one with the one before.
-pub type Check = fn(&Object, Option<&Object>) -> ErrorList;
+/// A check of a new object, or of a changed one with the one before; it adds to what is known to be wrong.
+pub type Check = fn(&Object, Option<&Object>, &mut ErrorList);
 
 /// Something of the binary itself, or of a custom resource that comes and goes.
 pub enum Held<T: ?Sized + 'static> {
@@ -62,8 +63,11 @@ pub struct Served {
 impl Served {
     pub fn built_in(resource: &Arc<Resource>, cache: Arc<Cache>, stored_kind: GroupVersionKind) -> Self {
         let (group_resource, kind) = (resource.group_resource(), resource.gvk());
-        let defines = group_resource == custom_resources::definitions();
-        let check = defines.then_some(custom_resources::rules::check_definition as Check);
+        let check: Option<Check> = match &*group_resource.group {
+            _ if group_resource == custom_resources::definitions() => Some(custom_resources::rules::check_definition),
+            "admissionregistration.k8s.io" | "resource.k8s.io" => Some(policy_expressions),
+            _ => None,
+        };
         Served {
             strategy: Held::Static(strategy::strategy(&group_resource, &kind)),
             schema: Held::Static(schema::schema()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use knarr_api::object::ObjectExt;
-use knarr_api::{FieldError, Object, Path, StatusError};
+use knarr_api::{FieldError, GroupResource, GroupVersionKind, Object, Path, StatusError};
 use knarr_store::{Expect, Revision};
 use serde_json::{Value, json};
 
@@ -215,8 +215,8 @@ impl Registry {
             "" | "scale" => served.strategy.validate_update(&context, object, old),
             name => served.strategy.validate_subresource_update(&context, name, object, old),
         });
-        if let (true, "", Some(check)) = (errors.is_empty(), target.subresource.as_str(), served.check) {
-            errors = check(object, Some(old));
+        if let ("", Some(check)) = (target.subresource.as_str(), served.check) {
+            check(object, Some(old), &mut errors);
         }
         if !errors.is_empty() {
             return Err(StatusError::invalid(&served.kind, &target.name, errors));
@@ -264,7 +264,10 @@ fn check_preconditions(target: &Target, object: &Object, entry: &Entry, identity
             let metadata = root.child("metadata");
             let path = metadata.child("resourceVersion");
             let error = FieldError::invalid(&path, &json!(0), "must be specified for an update");
-            return Err(StatusError::invalid(&target.served.kind, &target.name, vec![error]));
+            // Upstream names the resource where its kind belongs.
+            let GroupResource { group, resource } = &target.served.group_resource;
+            let named = GroupVersionKind::new(group.clone(), "", resource.clone());
+            return Err(StatusError::invalid(&named, &target.name, vec![error]));
         }
     } else if version.parse() != Ok(entry.revision) {
         if version.parse::<u64>().is_err() {

@@ -74,7 +74,7 @@ impl MatchConditions {
         let mut conditions = Vec::new();
         for (index, given) in list.as_array().into_iter().flatten().enumerate() {
             let text = |name: &str| given[name].as_str().unwrap_or_default().to_string();
-            let expression = text("expression");
+            let expression = text("expression").trim().to_string();
             let program = compile(&environment, &expression, &[Type::Bool]);
             if let Err(detail) = &program {
                 errors.push(ConditionError { index, expression: expression.clone(), detail: detail.clone() });

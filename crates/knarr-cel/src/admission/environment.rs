@@ -52,6 +52,10 @@ pub fn declare_variables(environment: Environment, variables: &[(String, String)
     let mut environment = with_variables(environment, &types);
     for (name, expression) in variables {
         let compiled = environment.compile(expression).map_err(|error| format!("compilation failed: {error}"));
+        if expression.trim().is_empty() || name.trim().is_empty() {
+            out.push((name.clone(), compiled));
+            continue;
+        }
         let found = compiled.as_ref().map_or(Type::Dyn, |program| program.output().clone());
         environment = environment.declare(&format!("variables.{name}"), found.clone());
         types.insert(name.clone(), found);

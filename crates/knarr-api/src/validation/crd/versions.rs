@@ -43,6 +43,12 @@ pub fn validate(c: &mut Checker, spec: &Value, old: &Value) {
         }
         c.within(&format!("versions[{i}]"), |c| validate_version(c, spec, version, named(old, &version["name"])));
     }
+    // In upstream's memory the first version's name stands at the spec, too.
+    let first = versions.first().map(|version| text(version, "name")).unwrap_or_default();
+    let wrong = names::dns_1035_label(first);
+    if !first.is_empty() && !wrong.is_empty() {
+        c.invalid_text("version", first, wrong.join(","));
+    }
     if !unique {
         c.invalid("versions", &spec["versions"], "must contain unique version names");
     }

@@ -1,45 +1,38 @@
-//! Expressions of policies, webhooks and device selectors, checked when they are written.
+//! Expressions of policies, webhooks and device selectors, checked when they are written: part of their validation in all but
+//! place, since knarr-api, where validation lives, knows no expressions.
 
-use knarr_api::field::{ErrorKind, FieldError, Path};
-use knarr_api::object::ObjectExt;
-use knarr_api::{Object, StatusError};
+use knarr_api::Object;
+use knarr_api::field::{ErrorKind, ErrorList, FieldError, Path};
 use knarr_cel::admission::{Available, MatchConditions};
 use serde_json::Value;
 
-use super::super::Request;
 use super::definition::{Environments, list, text};
 use super::devices;
 
-/// Refuses an object whose expressions do not compile. Expressions that stand already are not looked at again.
-pub fn check(request: &Request) -> Result<(), StatusError> {
-    let Some(object) = &request.object else { return Ok(()) };
-    let unchanged = |old: &Object| old["spec"] == object["spec"] && old["webhooks"] == object["webhooks"];
-    if request.old_object.as_deref().is_some_and(unchanged) {
-        return Ok(());
+/// What is wrong with the expressions of an object. Expressions that stand already are not looked at again.
+pub fn policy_expressions(object: &Object, old: Option<&Object>, errors: &mut ErrorList) {
+    if old.is_some_and(|old| old["spec"] == object["spec"] && old["webhooks"] == object["webhooks"]) {
+        return;
     }
-    let mut errors = Vec::new();
     let root = Path::ROOT;
     let spec = root.child("spec");
-    match request.resource.resource.as_str() {
-        "validatingadmissionpolicies" => validating(&object["spec"], &spec, &mut errors),
-        "mutatingadmissionpolicies" => mutating(&object["spec"], &spec, &mut errors),
-        "resourceclaims" | "resourceclaimtemplates" | "deviceclasses" => {
-            let old = request.old_object.as_deref().map(|old| &old["spec"]);
-            devices::check(&object["spec"], old, &spec, &mut errors);
+    match text(object, "kind") {
+        "ValidatingAdmissionPolicy" => validating(&object["spec"], &spec, errors),
+        "MutatingAdmissionPolicy" => mutating(&object["spec"], &spec, errors),
+        // A claim may not change: that is all there is to say of a changed one.
+        "ResourceClaim" if old.is_some() => {}
+        "ResourceClaim" | "ResourceClaimTemplate" | "DeviceClass" => {
+            devices::check(&object["spec"], old.map(|old| &old["spec"]), &spec, errors);
         }
-        "validatingwebhookconfigurations" | "mutatingwebhookconfigurations" => {
+        "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration" => {
             let path = root.child("webhooks");
             for (i, webhook) in list(object, "webhooks").iter().enumerate() {
                 let available = Available { params: false, authorizer: true };
-                conditions(webhook, available, &path.index(i), &mut errors);
+                conditions(webhook, available, &path.index(i), errors);
             }
         }
         _ => {}
     }
-    if errors.is_empty() {
-        return Ok(());
-    }
-    Err(StatusError::invalid(&request.resource.gvk(), object.name(), errors))
 }
 
 fn conditions(holder: &Value, available: Available, path: &Path<'_>, errors: &mut Vec<FieldError>) {
@@ -78,8 +71,8 @@ fn expression<T>(
     errors: &mut Vec<FieldError>,
     compile: impl FnOnce(&str) -> Result<T, String>,
 ) {
-    let given = text(value, field);
-    if given.trim().is_empty() {
+    let given = text(value, field).trim();
+    if given.is_empty() {
         return;
     }
     if let Err(why) = compile(given) {

@@ -129,8 +129,13 @@ impl Environments {
             .iter()
             .map(|v| (text(v, "name").to_string(), text(v, "expression").to_string()))
             .collect();
-        let (full, variables) = admission::declare_variables(base(true), &given);
-        let (messages, _) = admission::declare_variables(base(false), &given);
+        // Expressions of a validating policy without variables know of none.
+        let declare = |environment| match given.is_empty() && !mutating {
+            true => (environment, Vec::new()),
+            false => admission::declare_variables(environment, &given),
+        };
+        let (full, variables) = declare(base(true));
+        let (messages, _) = declare(base(false));
         Environments { full, messages, variables }
     }
 

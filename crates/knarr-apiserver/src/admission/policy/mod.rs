@@ -17,6 +17,7 @@ mod request;
 mod validating;
 
 pub(super) use authorizer::Asking;
+pub(crate) use creation::policy_expressions;
 pub(super) use request::Shown;
 
 use std::sync::Arc;
@@ -131,25 +132,5 @@ impl Plugin for ValidatingAdmissionPolicy {
             Some(policies) if policies.concern(request) => validating::dispatch(policies, request).await,
             _ => Ok(()),
         }
-    }
-}
-
-/// Refuses policies and webhook configurations whose expressions do not compile. Part of their validation in all but place:
-/// knarr-api, where validation lives, knows no expressions.
-pub struct PolicyExpressions;
-
-#[async_trait::async_trait]
-impl Plugin for PolicyExpressions {
-    fn name(&self) -> &'static str {
-        "PolicyExpressions"
-    }
-
-    fn handles(&self, operation: Operation) -> bool {
-        matches!(operation, Operation::Create | Operation::Update)
-    }
-
-    async fn validate(&self, request: &mut Request) -> Result<(), StatusError> {
-        let speaks = matches!(request.resource.group.as_str(), GROUP | "resource.k8s.io");
-        if speaks && request.subresource.is_empty() { creation::check(request) } else { Ok(()) }
     }
 }

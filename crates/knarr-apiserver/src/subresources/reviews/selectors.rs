@@ -118,15 +118,15 @@ fn check_requirement(requirement: &Value, path: &Path<'_>, of_labels: bool, erro
             errors
                 .push(FieldError::forbidden(&at, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
         }
-        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-        other if of_labels => {
-            let why = "not a valid selector operator";
-            errors.push(FieldError::invalid(&path.child("operator"), &json!(other), why));
-        }
+        // What a newer client knows and this server does not is passed over.
         _ => {}
     }
     if of_labels {
         let wrong = names::qualified_name(key).into_iter();
         errors.extend(wrong.map(|why| FieldError::invalid(&path.child("key"), &json!(key), why)));
+        for (i, value) in values.as_array().into_iter().flatten().filter_map(Value::as_str).enumerate() {
+            let wrong = names::label_value(value).into_iter();
+            errors.extend(wrong.map(|why| FieldError::invalid(&at.index(i), &json!(value), why)));
+        }
     }
 }
