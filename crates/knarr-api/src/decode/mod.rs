@@ -263,6 +263,35 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_what_its_field_makes_of_it() {
+        let decode = |group: &str, kind: &str, body: &str| {
+            let kind = GroupVersionKind::new(group.to_string(), "v1", kind.to_string());
+            decode_object(body.as_bytes(), Encoding::Json, &kind, FieldValidation::Strict).expect(body).object
+        };
+        let secret = decode("", "Secret", r#"{"data":{"a":null}}"#);
+        assert_eq!(secret["data"], json!({"a": ""}), "no bytes");
+        let capacity = decode("storage.k8s.io", "CSIStorageCapacity", r#"{"capacity":null}"#);
+        assert!(capacity.get("capacity").is_none(), "a pointer to no quantity");
+        let claim = decode("", "PersistentVolumeClaim", r#"{"spec":{"dataSource":{"kind":"K","name":"n"}}}"#);
+        assert_eq!(claim["spec"]["dataSource"]["apiGroup"], json!(null), "a pointer that is always shown");
+    }
+
+    #[test]
+    fn schemas_within_schemas_are_typed_but_not_strict() {
+        let kind = GroupVersionKind::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let decode = |items: &str| {
+            let body = format!(r#"{{"spec":{{"versions":[{{"schema":{{"openAPIV3Schema":{{{items}}}}}}}]}}}}"#);
+            decode_object(body.as_bytes(), Encoding::Json, &kind, FieldValidation::Strict)
+        };
+        let decoded = decode(r#""items":{"type":"string","zzz":1,"maxLength":null}"#).expect("a definition").object;
+        let schema = &decoded["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        assert_eq!(schema["items"], json!({"type": "string"}));
+        for wrong in [r#""items":{"maxLength":1.5}"#, r#""additionalProperties":1"#, r#""properties":{"a":{"items":{"type":1}}}"#] {
+            assert_eq!(decode(wrong).expect_err(wrong).code, 400, "{wrong}");
+        }
+    }
+
+    #[test]
     fn unknown_fields_are_pruned_and_warned_of() {
         let body = r#"{"metadata":{"name":"a"},"spec":{"zzz":{"deep":[1]}}}"#;
         let decoded = pod(body, FieldValidation::Warn).expect("a pod");

@@ -67,6 +67,38 @@ async fn node_ports_are_in_range_and_unique() {
 }
 
 #[tokio::test]
+async fn ports_of_one_number_share_a_node_port() {
+    let allocator = allocator();
+    let ports = json!([{"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}, {"port": 54, "protocol": "TCP"}]);
+    let mut dns = service("dns", json!({"type": "NodePort", "ports": ports}));
+    create(&allocator, &mut dns).await.unwrap();
+    let node_port = |i: usize| dns["spec"]["ports"][i]["nodePort"].clone();
+    assert!(node_port(0).is_i64() && node_port(0) == node_port(1) && node_port(1) != node_port(2), "{dns}");
+}
+
+#[tokio::test]
+async fn a_changed_service_names_each_node_port_once() {
+    let allocator = allocator();
+    let port = |name: &str| json!({"name": name, "port": 1, "protocol": "TCP", "nodePort": 30001});
+    let mut old = service("x", json!({"type": "NodePort", "ports": [port("a")]}));
+    create(&allocator, &mut old).await.unwrap();
+    let mut new = service("x", json!({"type": "NodePort", "ports": [port("a"), port("b")]}));
+    let error = allocator.begin(&mut new, Some(&old), false).await.err().unwrap();
+    assert_eq!(error.message, "duplicate nodePort: {TCP 30001}");
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_only_what_is_taken() {
+    let allocator = allocator();
+    let of = |port: i64| service("x", json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": port, "protocol": "TCP"}]}));
+    for port in [80, 30001, 30001] {
+        allocator.begin(&mut of(port), None, true).await.unwrap();
+    }
+    create(&allocator, &mut of(30001)).await.unwrap();
+    assert!(allocator.begin(&mut of(30001), None, true).await.is_err());
+}
+
+#[tokio::test]
 async fn an_update_keeps_its_numbers_and_gives_up_what_it_drops() {
     let allocator = allocator();
     let mut old = service("x", json!({"type": "NodePort", "ports": [{"port": 1, "protocol": "TCP"}]}));
