@@ -264,7 +264,9 @@ fn read_go_fields(parsed: &mut Type, row: &Value, names: &[&String]) {
         }
         field.go.presence = presence(flags, &field.shape);
     }
-    let shown = |(index, field): (usize, &Field)| matches!(field.go.presence, Presence::Always | Presence::Nullable).then_some(index);
+    let shown = |(index, field): (usize, &Field)| {
+        matches!(field.go.presence, Presence::Always | Presence::Nullable).then_some(index)
+    };
     parsed.always = parsed.fields.iter().enumerate().filter_map(shown).collect();
 }
 

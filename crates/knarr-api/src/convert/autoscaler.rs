@@ -225,12 +225,42 @@ pub fn to_v1(mut object: Object) -> Object {
 /// JSON with the fields of the annotations' types in their own order, which the texts have upstream.
 fn in_order(value: &Value) -> String {
     const ORDER: [&str; 36] = [
-        "type", "status", "lastTransitionTime", "reason", "message", "kind", "name", "apiVersion", "object", "pods",
-        "resource", "containerResource", "external", "target", "metricName", "metricSelector", "targetValue",
-        "currentValue", "targetAverageUtilization", "currentAverageUtilization", "targetAverageValue",
-        "currentAverageValue", "container", "selector", "averageValue", "scaleUp", "scaleDown",
-        "stabilizationWindowSeconds", "selectPolicy", "policies", "tolerance", "value", "periodSeconds", "key",
-        "operator", "values",
+        "type",
+        "status",
+        "lastTransitionTime",
+        "reason",
+        "message",
+        "kind",
+        "name",
+        "apiVersion",
+        "object",
+        "pods",
+        "resource",
+        "containerResource",
+        "external",
+        "target",
+        "metricName",
+        "metricSelector",
+        "targetValue",
+        "currentValue",
+        "targetAverageUtilization",
+        "currentAverageUtilization",
+        "targetAverageValue",
+        "currentAverageValue",
+        "container",
+        "selector",
+        "averageValue",
+        "scaleUp",
+        "scaleDown",
+        "stabilizationWindowSeconds",
+        "selectPolicy",
+        "policies",
+        "tolerance",
+        "value",
+        "periodSeconds",
+        "key",
+        "operator",
+        "values",
     ];
     match value {
         Value::Array(items) => format!("[{}]", items.iter().map(in_order).collect::<Vec<_>>().join(",")),
@@ -238,7 +268,8 @@ fn in_order(value: &Value) -> String {
             let mut fields: Vec<(&String, &Value)> = fields.iter().collect();
             let place = |name: &str| ORDER.iter().position(|known| *known == name).unwrap_or(ORDER.len());
             fields.sort_by_key(|(name, _)| (place(name), name.as_str()));
-            let entry = |(name, value): &(&String, &Value)| format!("{}:{}", Value::from(name.as_str()), in_order(value));
+            let entry =
+                |(name, value): &(&String, &Value)| format!("{}:{}", Value::from(name.as_str()), in_order(value));
             format!("{{{}}}", fields.iter().map(entry).collect::<Vec<_>>().join(","))
         }
         other => other.to_string(),

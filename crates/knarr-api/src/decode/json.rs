@@ -122,7 +122,8 @@ pub fn decode(src: &[u8], schema: &Schema, id: TypeId) -> Result<Outcome, String
 
 /// Decodes well-formed JSON as it is; of the strict errors, there are only duplicate fields.
 pub fn decode_untyped(src: &[u8]) -> Result<Outcome, String> {
-    let mut decoder = Decoder { src, pos: 0, schema: crate::schema::schema(), type_error: None, strict: Vec::new(), lenient: 0 };
+    let mut decoder =
+        Decoder { src, pos: 0, schema: crate::schema::schema(), type_error: None, strict: Vec::new(), lenient: 0 };
     let value = decoder.untyped(Place::ROOT).map_err(|Fatal(text)| text)?;
     Ok(Outcome { value, strict: decoder.strict })
 }

@@ -286,7 +286,11 @@ mod tests {
         let decoded = decode(r#""items":{"type":"string","zzz":1,"maxLength":null}"#).expect("a definition").object;
         let schema = &decoded["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
         assert_eq!(schema["items"], json!({"type": "string"}));
-        for wrong in [r#""items":{"maxLength":1.5}"#, r#""additionalProperties":1"#, r#""properties":{"a":{"items":{"type":1}}}"#] {
+        for wrong in [
+            r#""items":{"maxLength":1.5}"#,
+            r#""additionalProperties":1"#,
+            r#""properties":{"a":{"items":{"type":1}}}"#,
+        ] {
             assert_eq!(decode(wrong).expect_err(wrong).code, 400, "{wrong}");
         }
     }

@@ -7,8 +7,7 @@ use crate::names;
 use crate::object::{Object, ObjectExt};
 use crate::strategy::Context;
 use crate::validation::{
-    admission, crd, device, endpoint_slice, flow_control, networking, platform, rbac, signing_request, status,
-    storage,
+    admission, crd, device, endpoint_slice, flow_control, networking, platform, rbac, signing_request, status, storage,
 };
 use crate::warnings;
 
@@ -273,7 +272,8 @@ fn drop_topology(slice: &mut Object) {
 /// Attributes with lists of values are off: they are not kept, unless the slice has had some before.
 fn drop_listed_values(slice: &mut Object, old: &Object) {
     const LISTS: [&str; 4] = ["bools", "ints", "strings", "versions"];
-    let devices = |slice: &Object| slice.pointer("/spec/devices").and_then(Value::as_array).cloned().unwrap_or_default();
+    let devices =
+        |slice: &Object| slice.pointer("/spec/devices").and_then(Value::as_array).cloned().unwrap_or_default();
     let listed = |value: &Value| LISTS.iter().any(|list| value.get(list).is_some());
     let attributes = |device: &Value| device["attributes"].as_object().is_some_and(|all| all.values().any(listed));
     if devices(old).iter().any(attributes) {

@@ -52,7 +52,8 @@ fn validate(c: &mut Checker, object: &Value, old: &Value) {
                 "must specify at least one Object or External metric to support scaling to zero replicas",
             );
         }
-        let described = list(&old["spec"], "metrics").iter().map(|metric| text(&metric["object"]["describedObject"], "apiVersion"));
+        let described =
+            list(&old["spec"], "metrics").iter().map(|metric| text(&metric["object"]["describedObject"], "apiVersion"));
         let wrong = described.into_iter().any(|version| GroupVersion::parse(version).is_none() && !version.is_empty());
         let version = if wrong { Version::Any } else { Version::Valid };
         c.each(spec, "metrics", |c, value| metric(c, value, version));
@@ -87,7 +88,11 @@ fn reference(c: &mut Checker, target: &Value, wanted: Version) {
         return;
     }
     // No version at all is that of no group.
-    let parsed = if version.is_empty() { Some(String::new()) } else { GroupVersion::parse(version).map(|v| v.group.to_string()) };
+    let parsed = if version.is_empty() {
+        Some(String::new())
+    } else {
+        GroupVersion::parse(version).map(|v| v.group.to_string())
+    };
     match parsed {
         None => c.invalid_text("apiVersion", version, format!("unexpected GroupVersion string: {version}")),
         Some(group) if group.is_empty() && wanted == Version::OfGroup => {

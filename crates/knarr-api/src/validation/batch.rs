@@ -277,7 +277,12 @@ fn validate_success_policy(c: &mut Checker, spec: &Value) {
         return;
     }
     if text(spec, "completionMode") != "Indexed" {
-        c.invalid_as("*batch.SuccessPolicy", "successPolicy", &spec["successPolicy"], "requires indexed completion mode");
+        c.invalid_as(
+            "*batch.SuccessPolicy",
+            "successPolicy",
+            &spec["successPolicy"],
+            "requires indexed completion mode",
+        );
         return;
     }
     let completions = int(spec, "completions").unwrap_or(0);

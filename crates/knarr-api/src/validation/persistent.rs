@@ -269,7 +269,8 @@ fn csi(c: &mut Checker, v: &Value) {
     csi_driver_name(c, text(v, "driver"), "driver");
     c.need(v, "volumeHandle");
     // Upstream does not look at the secret of staging.
-    for field in ["controllerPublishSecretRef", "controllerExpandSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"]
+    for field in
+        ["controllerPublishSecretRef", "controllerExpandSecretRef", "nodePublishSecretRef", "nodeExpandSecretRef"]
     {
         c.if_set(v, field, |c, secret| {
             c.name(secret, "name", names::dns_subdomain);

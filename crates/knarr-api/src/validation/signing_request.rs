@@ -78,7 +78,8 @@ fn is_of(condition: &Value, kind: &str) -> bool {
 
 /// What was wrong already may stay so.
 fn validate_conditions(c: &mut Checker, object: &Value, old: &Value) {
-    let both = |object: &Value| ["Approved", "Denied"].iter().all(|kind| conditions(object).iter().any(|c| is_of(c, kind)));
+    let both =
+        |object: &Value| ["Approved", "Denied"].iter().all(|kind| conditions(object).iter().any(|c| is_of(c, kind)));
     let kinds = |object: &Value| repeated_text(conditions(object), "type");
     let (empty_before, repeated_before) = (conditions(old).iter().any(|c| is_of(c, "")), kinds(old).contains(&true));
     let repeated = kinds(object);

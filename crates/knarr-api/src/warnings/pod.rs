@@ -172,7 +172,9 @@ fn containers(out: &mut Vec<String>, prefix: &str, path: &str, container: &Value
     let deprecated = |said: &str| match prefix.is_empty() {
         false => !has(context, "appArmorProfile") && !same_profile(of_pod, said),
         // A pod's own annotation has become its container's profile by now, unless it stands for none.
-        true => app_armor_profile(said).is_none_or(|profile| context["appArmorProfile"] == profile && *of_pod != profile),
+        true => {
+            app_armor_profile(said).is_none_or(|profile| context["appArmorProfile"] == profile && *of_pod != profile)
+        }
     };
     if said.is_some_and(deprecated) {
         let why = "deprecated since v1.30; use the \"appArmorProfile\" field instead";

@@ -254,14 +254,16 @@ impl Numbers {
     /// The ports of a new service. Ports of one number are served at one node port, whatever their protocols.
     async fn take_new_ports(&self, object: &mut Object, name: &str, taken: &mut Taken) -> Result<(), StatusError> {
         let allocates = needs_node_ports(&object["spec"]);
-        let given: Vec<(i64, i64)> = ports(&object["spec"]).iter().map(|p| (number(p, "port"), number(p, "nodePort"))).collect();
+        let given: Vec<(i64, i64)> =
+            ports(&object["spec"]).iter().map(|p| (number(p, "port"), number(p, "nodePort"))).collect();
         let mut chosen: HashMap<i64, i64> = HashMap::new();
         for (i, (port, own)) in given.iter().enumerate() {
             if *own == 0 && !allocates {
                 continue;
             }
             let before = chosen.get(port).copied();
-            let asked = given.iter().find(|(other, wanted)| other == port && *wanted != 0).map_or(0, |(_, wanted)| *wanted);
+            let asked =
+                given.iter().find(|(other, wanted)| other == port && *wanted != 0).map_or(0, |(_, wanted)| *wanted);
             let node_port = match (before, *own) {
                 (Some(before), 0) => before,
                 (Some(before), own) if before == own => continue,
@@ -299,7 +301,13 @@ impl Numbers {
     }
 
     /// Takes the node port that the port at an index asks for.
-    async fn take_asked_port(&self, index: usize, wanted: i64, name: &str, taken: &mut Taken) -> Result<i64, StatusError> {
+    async fn take_asked_port(
+        &self,
+        index: usize,
+        wanted: i64,
+        name: &str,
+        taken: &mut Taken,
+    ) -> Result<i64, StatusError> {
         if let Err(why) = self.take_port(wanted, taken).await? {
             let path = format!("spec.ports[{index}].nodePort");
             return Err(invalid(name, FieldError::invalid(&Path::ROOT.child(&path), &wanted.into(), why)));

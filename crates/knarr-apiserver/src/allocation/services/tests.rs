@@ -69,7 +69,8 @@ async fn node_ports_are_in_range_and_unique() {
 #[tokio::test]
 async fn ports_of_one_number_share_a_node_port() {
     let allocator = allocator();
-    let ports = json!([{"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}, {"port": 54, "protocol": "TCP"}]);
+    let ports =
+        json!([{"port": 53, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}, {"port": 54, "protocol": "TCP"}]);
     let mut dns = service("dns", json!({"type": "NodePort", "ports": ports}));
     create(&allocator, &mut dns).await.unwrap();
     let node_port = |i: usize| dns["spec"]["ports"][i]["nodePort"].clone();
@@ -90,7 +91,9 @@ async fn a_changed_service_names_each_node_port_once() {
 #[tokio::test]
 async fn a_dry_run_asks_only_what_is_taken() {
     let allocator = allocator();
-    let of = |port: i64| service("x", json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": port, "protocol": "TCP"}]}));
+    let of = |port: i64| {
+        service("x", json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": port, "protocol": "TCP"}]}))
+    };
     for port in [80, 30001, 30001] {
         allocator.begin(&mut of(port), None, true).await.unwrap();
     }
