@@ -1,6 +1,7 @@
 //! One way to talk to the API, over two transports, and what control loops are made of.
 //!
 //! * [`transport`]: a [`kube::Client`] over memory (a tower service in this process) or HTTPS (a kubeconfig).
+//! * [`fit`]: whether a pod may be on a node.
 //! * [`follow`]: LIST and WATCH for ever, of any resource, as JSON.
 //! * [`informer`]: one watch and one typed cache a resource a process, shared.
 //! * [`kinds`]: what the components would each compile again, compiled once.
@@ -19,6 +20,7 @@ pub mod events;
 pub mod expectations;
 #[cfg(test)]
 mod fake;
+pub mod fit;
 pub mod follow;
 pub mod informer;
 pub mod kinds;

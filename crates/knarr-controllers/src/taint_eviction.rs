@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use knarr_client::error::found;
 use knarr_client::events::reference_to;
+use knarr_client::fit::tolerates;
 use knarr_client::{Action, Controller, Error, Event, EventType, Informer, ObjectKey, Reconciler, Recorder};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -131,20 +132,6 @@ fn time_left(taints: &[Taint], tolerations: &[Toleration]) -> Option<Duration> {
         shortest = Some(shortest.map_or(left, |known| known.min(left)));
     }
     shortest
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    if given(&toleration.effect).is_some_and(|effect| effect != taint.effect) {
-        return false;
-    }
-    if given(&toleration.key).is_some_and(|key| key != taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        _ => given(&toleration.key).is_some() && given(&toleration.value) == given(&taint.value),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The kubelet: joins the pieces, follows the pods bound to its node, and gives every pod a worker.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Demands;
 use crate::cgroups::Cgroups;
 use crate::config::KubeletConfig;
 use crate::context::NodeContext;
@@ -215,7 +216,7 @@ impl Kubelet {
             }
         }
         for (_, pod) in wanted.iter().filter(|(key, _)| !taken.contains(*key)) {
-            self.spawn_worker(pod.clone(), &self.node_labels(), tasks);
+            self.spawn_worker(pod.clone(), &self.demands(self.own_node().as_deref()), tasks);
         }
     }
 
@@ -228,22 +229,35 @@ impl Kubelet {
             worker.wanted.send_replace(Wanted::Pod(pod));
             return;
         }
-        let labels = self.labels_for(&pod).await;
-        self.spawn_worker(pod, &labels, tasks);
+        let demands = self.demands_on(&pod).await;
+        self.spawn_worker(pod, &demands, tasks);
     }
 
-    /// The node's labels: where those that are known here do not let the pod in, as the API has them now. The scheduler may have heard of
-    /// a change before this node did.
-    async fn labels_for(&self, pod: &DesiredPod) -> BTreeMap<String, String> {
-        let known = self.node_labels();
-        if pod.spec().node_selector.iter().flatten().all(|(key, value)| known.get(key) == Some(value)) {
+    /// What the node demands: where that which is known here does not let the pod in, as the API has it now. The scheduler may have heard
+    /// of a change before this node did.
+    async fn demands_on(&self, pod: &DesiredPod) -> Demands {
+        let known = self.demands(self.own_node().as_deref());
+        if known.refuse(pod).is_none() {
             return known;
         }
-        node::labels_now(&self.node.client, &self.node.config.node_name).await.unwrap_or(known)
+        let now = node::now(&self.node.client, &self.node.config.node_name).await;
+        now.map_or(known, |node| self.demands(Some(&node)))
     }
 
-    fn spawn_worker(&self, pod: Arc<DesiredPod>, labels: &BTreeMap<String, String>, tasks: &TaskTracker) {
-        let verdict = self.refuse(&pod, labels);
+    fn own_node(&self) -> Option<Arc<Node>> {
+        self.own_node.get("", &self.node.config.node_name)
+    }
+
+    /// The labels that the kubelet gives its node, and what everybody else did.
+    fn demands(&self, own: Option<&Node>) -> Demands {
+        let mut labels = node::labels(&self.node);
+        labels.extend(own.and_then(|node| node.metadata.labels.clone()).into_iter().flatten());
+        let taints = own.and_then(|node| node.spec.as_ref()?.taints.clone()).unwrap_or_default();
+        Demands { node_name: self.node.config.node_name.clone(), labels, taints }
+    }
+
+    fn spawn_worker(&self, pod: Arc<DesiredPod>, demands: &Demands, tasks: &TaskTracker) {
+        let verdict = self.refuse(&pod, demands);
         let uid = pod.uid.clone();
         let (worker, handle) = PodWorker::new(self.node.clone(), pod, verdict);
         self.workers.lock().insert(uid.clone(), handle);
@@ -264,7 +278,7 @@ impl Kubelet {
     }
 
     /// A pod that this node did not take on yet must fit.
-    fn refuse(&self, pod: &DesiredPod, labels: &BTreeMap<String, String>) -> Option<crate::worker::status::Verdict> {
+    fn refuse(&self, pod: &DesiredPod, demands: &Demands) -> Option<crate::worker::status::Verdict> {
         let taken_on = pod.status().is_some_and(|status| status.start_time.is_some());
         if taken_on || pod.is_deleted() || pod.is_terminal() {
             return None;
@@ -274,18 +288,10 @@ impl Kubelet {
             workers.values().filter_map(wanted_pod).collect()
         };
         let verdict = eviction::refuse(pod, &self.node.pressures)
-            .or_else(|| admission::refuse(pod, held.iter(), &self.node.allocatable, labels))?;
+            .or_else(|| admission::refuse(pod, held.iter(), &self.node.allocatable, demands))?;
         let (reason, message) = (verdict.reason.as_str(), verdict.message.clone());
         self.node.recorder.event(&pod.reference(), knarr_client::events::EventType::Warning, reason, message);
         Some(verdict)
-    }
-
-    /// What the kubelet gives its node, and what everybody else did.
-    fn node_labels(&self) -> BTreeMap<String, String> {
-        let mut labels = node::labels(&self.node);
-        let own = self.own_node.get("", &self.node.config.node_name);
-        labels.extend(own.and_then(|node| node.metadata.labels.clone()).into_iter().flatten());
-        labels
     }
 
     fn let_go(&self, object: Arc<Pod>) {

@@ -3,13 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Node, Taint};
+use knarr_client::fit::HostPort;
 
-use crate::{
-    cluster::NodeIndex,
-    pod::{HostPort, PodInfo},
-    resources::Resources,
-    selector::Labels,
-};
+use crate::{cluster::NodeIndex, pod::PodInfo, resources::Resources, selector::Labels};
 
 /// The label by which nodes are in zones.
 pub const ZONE: &str = "topology.kubernetes.io/zone";

@@ -5,29 +5,12 @@ use std::{collections::BTreeSet, sync::Arc};
 use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodCondition, PodSpec, Toleration, TopologySpreadConstraint};
 use knarr_api::selector::{LabelSelector, Operator, Requirement};
 use knarr_client::ObjectKey;
+use knarr_client::fit::HostPort;
 
 use crate::{
     resources::Requests,
     selector::{Labels, NodeTerm, RequiredNodes, label_selector},
 };
-
-/// A port of the node that a pod takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    ip: String,
-    protocol: String,
-    port: i32,
-}
-
-const ANY_IP: &str = "0.0.0.0";
-
-impl HostPort {
-    pub fn conflicts(&self, other: &HostPort) -> bool {
-        self.port == other.port
-            && self.protocol == other.protocol
-            && (self.ip == other.ip || self.ip == ANY_IP || other.ip == ANY_IP)
-    }
-}
 
 /// A term of pod affinity or anti-affinity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -176,7 +159,7 @@ impl PodInfo {
             uid: pod.metadata.uid.as_deref().unwrap_or_default().into(),
             priority: spec.priority.unwrap_or(0),
             requests: Requests::of(&pod),
-            ports: host_ports(&spec),
+            ports: HostPort::of(&spec),
             tolerations: spec.tolerations.clone().unwrap_or_default(),
             required_nodes: RequiredNodes::parse(spec.node_selector.as_ref(), required),
             preferred_nodes: preferred
@@ -243,41 +226,4 @@ impl PodInfo {
     pub fn scheduler_name(&self) -> &str {
         self.spec().scheduler_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default-scheduler")
     }
-}
-
-fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
-    let sidecars = spec.init_containers.iter().flatten();
-    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
-    let taken = ports.filter_map(|port| {
-        let number = port.host_port.filter(|port| *port > 0)?;
-        let ip = port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| ANY_IP.into());
-        let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
-        Some(HostPort { ip, protocol, port: number })
-    });
-    taken.collect()
-}
-
-/// Whether one of the tolerations tolerates a taint, whatever its effect.
-pub fn tolerates(tolerations: &[Toleration], taint: &k8s_openapi::api::core::v1::Taint) -> bool {
-    tolerations.iter().any(|toleration| {
-        let effect = toleration.effect.as_deref().unwrap_or_default();
-        let key = toleration.key.as_deref().unwrap_or_default();
-        if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
-            return false;
-        }
-        let wanted = toleration.value.as_deref().unwrap_or_default();
-        let value = taint.value.as_deref().unwrap_or_default();
-        match toleration.operator.as_deref().unwrap_or("Equal") {
-            "Exists" => true,
-            "Equal" | "" => wanted == value,
-            "Gt" => numbers(value, wanted).is_some_and(|(value, wanted)| value > wanted),
-            "Lt" => numbers(value, wanted).is_some_and(|(value, wanted)| value < wanted),
-            _ => false,
-        }
-    })
-}
-
-fn numbers(a: &str, b: &str) -> Option<(i64, i64)> {
-    Some((a.parse().ok()?, b.parse().ok()?))
 }

@@ -90,11 +90,10 @@ async fn try_register(node: &NodeContext) -> Result<(), kube::Error> {
     Ok(())
 }
 
-/// The node's labels as the API has them now; `None` if it does not say so soon: whoever asks has pods waiting.
-pub async fn labels_now(client: &kube::Client, name: &str) -> Option<BTreeMap<String, String>> {
+/// The node as the API has it now; `None` if it does not say so soon: whoever asks has pods waiting.
+pub async fn now(client: &kube::Client, name: &str) -> Option<Node> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let node = tokio::time::timeout(ANSWER_WITHIN, nodes.get(name)).await.ok()?.ok()?;
-    node.metadata.labels
+    tokio::time::timeout(ANSWER_WITHIN, nodes.get(name)).await.ok()?.ok()
 }
 
 /// The labels the node registers with.
@@ -227,7 +226,7 @@ mod tests {
         });
         let client = kube::Client::new(stuck, "default");
         let began = Instant::now();
-        assert_eq!(labels_now(&client, "n").await, None);
+        assert_eq!(now(&client, "n").await, None);
         assert!(began.elapsed() <= ANSWER_WITHIN + Duration::from_secs(1));
     }
 }

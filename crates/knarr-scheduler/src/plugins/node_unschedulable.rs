@@ -1,16 +1,13 @@
 //! Refuses cordoned nodes.
 
 use k8s_openapi::api::core::v1::Taint;
+use knarr_client::fit::tolerated;
 
 use super::Plugin;
-use crate::{
-    diagnosis::Rejection,
-    node::NodeInfo,
-    pod::{PodInfo, tolerates},
-};
+use crate::{diagnosis::Rejection, node::NodeInfo, pod::PodInfo};
 
 pub fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
-    if !node.unschedulable || tolerates(&pod.tolerations, &cordon()) {
+    if !node.unschedulable || tolerated(&cordon(), &pod.tolerations) {
         return Ok(());
     }
     Err(Rejection::lasting(Plugin::NodeUnschedulable, "node(s) were unschedulable"))
