@@ -1,5 +1,7 @@
 //! Custom resources in the OpenAPI documents: their schemas as their users wrote them, with what every object has.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value, json};
 
 use super::definitions::{Definitions, closure};
@@ -11,11 +13,30 @@ use crate::schema::schema;
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
-const API_VERSION: &str = "The version of the schema of this representation of an object.";
-const KIND: &str = "The kind of the object.";
-const METADATA: &str = "Standard object's metadata.";
 const EMBEDDED: &str = "x-kubernetes-embedded-resource";
 const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
+
+/// The texts of the fields that every object and every list has, as built-in kinds have them.
+struct CommonTexts {
+    api_version: String,
+    kind: String,
+    metadata: String,
+    list_metadata: String,
+}
+
+static COMMON: LazyLock<CommonTexts> = LazyLock::new(|| {
+    let names = ["io.k8s.api.core.v1.Pod", "io.k8s.api.core.v1.PodList"];
+    let types: Vec<_> = names.iter().filter_map(|name| schema().by_name(name)).collect();
+    let all = Descriptions::of(schema(), &types);
+    let text = |name: &str, field: &str| all.of_field(name, field).unwrap_or_default().to_owned();
+    let [object, list] = names;
+    CommonTexts {
+        api_version: text(object, "apiVersion"),
+        kind: text(object, "kind"),
+        metadata: text(object, "metadata"),
+        list_metadata: text(list, "metadata"),
+    }
+});
 
 /// One version of a custom resource as the documents show it.
 pub struct Published<'a> {
@@ -116,10 +137,10 @@ fn list_definition(one: &Published<'_>, item: &str, dialect: Dialect) -> Value {
         "description": format!("{} is a list of {}", one.list_kind, one.resource.kind.kind),
         "required": ["items"],
         "properties": {
-            "apiVersion": described(json!({"type": "string"}), API_VERSION),
-            "kind": described(json!({"type": "string"}), KIND),
+            "apiVersion": described(json!({"type": "string"}), &COMMON.api_version),
+            "kind": described(json!({"type": "string"}), &COMMON.kind),
             "items": described(items, &format!("List of {}.", one.resource.resource)),
-            "metadata": referring(LIST_META, "Standard list metadata.", dialect),
+            "metadata": referring(LIST_META, &COMMON.list_metadata, dialect),
         },
     })
 }
@@ -139,9 +160,9 @@ fn add_object_properties(schema: &mut Value, dialect: Dialect) {
     if !schema["properties"].is_object() {
         schema["properties"] = json!({});
     }
-    schema["properties"]["apiVersion"] = json!({"type": "string", "description": API_VERSION});
-    schema["properties"]["kind"] = json!({"type": "string", "description": KIND});
-    schema["properties"]["metadata"] = referring(OBJECT_META, METADATA, dialect);
+    schema["properties"]["apiVersion"] = json!({"type": "string", "description": COMMON.api_version});
+    schema["properties"]["kind"] = json!({"type": "string", "description": COMMON.kind});
+    schema["properties"]["metadata"] = referring(OBJECT_META, &COMMON.metadata, dialect);
 }
 
 /// Makes a node, and all below it, what the dialect and its clients understand.

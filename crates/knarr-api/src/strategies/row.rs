@@ -215,11 +215,18 @@ impl Strategy for Row {
     }
 }
 
+/// Who an event comes from.
+fn reporter(event: &Object) -> String {
+    let named = |value: &Value| value.as_str().filter(|name| !name.is_empty()).map(str::to_owned);
+    named(&event["source"]["component"]).or_else(|| named(&event["reportingComponent"])).unwrap_or_default()
+}
+
 fn selectable_value(object: &Object, path: &str) -> String {
     let path = match path {
         // Older names, and one that is known and never has a value.
         "spec.host" => "spec.nodeName",
         "status.podIPs" => return String::new(),
+        "source" => return reporter(object),
         path => path,
     };
     let value = path.split('.').fold(object, |value, part| &value[part]);

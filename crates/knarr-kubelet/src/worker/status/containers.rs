@@ -86,7 +86,7 @@ fn observed_status(input: &StatusInput, container: &DesiredContainer, newest: &O
         image_id: newest.image_id.clone(),
         container_id: Some(qualified_id(input, newest)),
         restart_count: i32::try_from(newest.attempt).unwrap_or(i32::MAX),
-        state: Some(state_of(input, newest)),
+        state: Some(state_of(input, container, newest)),
         last_state: Some(last_state.unwrap_or_default()),
         resources: newest
             .is_running()
@@ -159,7 +159,7 @@ fn default_waiting(input: &StatusInput, container: &DesiredContainer) -> Waiting
     Waiting { reason: reason.to_owned(), message: None }
 }
 
-fn state_of(input: &StatusInput, container: &ObservedContainer) -> ContainerState {
+fn state_of(input: &StatusInput, wanted: &DesiredContainer, container: &ObservedContainer) -> ContainerState {
     match &container.state {
         observed::ContainerState::Running { started_at } => ContainerState {
             running: Some(ContainerStateRunning { started_at: Some(Time(*started_at)) }),
@@ -167,7 +167,7 @@ fn state_of(input: &StatusInput, container: &ObservedContainer) -> ContainerStat
         },
         observed::ContainerState::Exited(exit) => terminated_state(input, container, exit),
         observed::ContainerState::Created | observed::ContainerState::Unknown => {
-            waiting_state(Waiting { reason: "ContainerCreating".to_owned(), message: None })
+            waiting_state(default_waiting(input, wanted))
         }
     }
 }
