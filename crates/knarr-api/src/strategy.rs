@@ -105,6 +105,11 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Whether a new object's finalizers that have no domain must be the project's own.
+    fn checks_finalizers(&self) -> bool {
+        false
+    }
+
     /// Whether an update may leave `resourceVersion` out.
     fn allow_unconditional_update(&self) -> bool {
         true

@@ -37,18 +37,41 @@ fn valid_name(name: &str) -> bool {
     let host = parts.len() > 1 && (parts[0].contains(['.', ':']) || parts[0] == "localhost");
     if host {
         let host = parts.remove(0);
-        if !host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b)) {
+        if !valid_host(host) {
             return false;
         }
     }
-    name.len() <= 255 && parts.iter().all(|part| valid_component(part))
+    // Sixty-four hexadecimal digits are an image's identity, and no name.
+    let hexadecimal = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let identity = name.len() == 64 && name.bytes().all(hexadecimal);
+    !identity && name.len() <= 255 && parts.iter().all(|part| valid_component(part))
 }
 
+/// A domain or an address, and perhaps a port.
+fn valid_host(host: &str) -> bool {
+    if let Some((address, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let digits = |b: u8| b.is_ascii_hexdigit() || b == b':';
+        return address.bytes().all(digits) && (port.is_empty() || port.strip_prefix(':').is_some_and(is_number));
+    }
+    let (domain, port) = host.split_once(':').map_or((host, None), |(domain, port)| (domain, Some(port)));
+    let label = |label: &str| {
+        let bytes = label.as_bytes();
+        let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+        ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+    };
+    domain.split('.').all(label) && port.is_none_or(is_number)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Lower-case words with a dot, one or two underscores or any number of dashes between them.
 fn valid_component(part: &str) -> bool {
-    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let bytes = part.as_bytes();
-    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
-    alphanumeric(*first) && alphanumeric(*last) && bytes.iter().all(|b| alphanumeric(*b) || b"._-".contains(b))
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let between = |separator: &str| matches!(separator, "." | "_" | "__") || separator.bytes().all(|b| b == b'-');
+    let starts_and_ends = part.starts_with(alphanumeric) && part.ends_with(alphanumeric);
+    starts_and_ends && part.split(alphanumeric).filter(|separator| !separator.is_empty()).all(between)
 }
 
 #[cfg(test)]
@@ -66,6 +89,11 @@ mod tests {
             ("nginx@sha256:0000", "IfNotPresent"),
             ("Bad_Value!", "IfNotPresent"),
             ("", "IfNotPresent"),
+            ("../a", "IfNotPresent"),
+            ("a..b", "IfNotPresent"),
+            ("a__b--c.d", "Always"),
+            ("[::1]:5000/a", "Always"),
+            ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "IfNotPresent"),
         ] {
             assert_eq!(default_pull_policy(image), policy, "{image}");
         }

@@ -12,6 +12,8 @@ const ROWS: &[(&str, DefaultFn)] = &[
     ("io.k8s.api.core.v1.Volume", volume),
     ("io.k8s.api.core.v1.Container", container),
     ("io.k8s.api.core.v1.EphemeralContainer", container),
+    // Signals to stop by are off: they are not kept.
+    ("io.k8s.api.core.v1.Lifecycle", |m| drop(m.remove("stopSignal"))),
     ("io.k8s.api.core.v1.ContainerPort", |m| set(m, "protocol", json!("TCP"))),
     ("io.k8s.api.core.v1.ResourceRequirements", resource_requirements),
     ("io.k8s.api.core.v1.Service", service),
@@ -436,8 +438,9 @@ fn stateful_set(set_: &mut Fields) {
     set(spec, "replicas", json!(1));
     set(spec, "revisionHistoryLimit", json!(10));
     for claim in each(spec, "volumeClaimTemplates") {
-        set(claim, "apiVersion", json!("v1"));
-        set(claim, "kind", json!("PersistentVolumeClaim"));
+        // Whatever it says that it is.
+        claim.insert("apiVersion".into(), json!("v1"));
+        claim.insert("kind".into(), json!("PersistentVolumeClaim"));
     }
 }
 

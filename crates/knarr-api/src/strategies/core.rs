@@ -96,7 +96,8 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         validate: event::event,
-        name: names::anything,
+        name: names::path_segment,
+        own_finalizers: false,
         create_on_update: true,
         selectable: &[
             "involvedObject.kind",

@@ -134,6 +134,7 @@ pub const ROWS: &[Row] = &[
         validate: platform::lease,
         unconditional: false,
         create_on_update: true,
+        own_finalizers: false,
         ..Row::new("coordination.k8s.io", "Lease")
     },
     Row {
@@ -141,10 +142,11 @@ pub const ROWS: &[Row] = &[
         validate_update: Some(platform::runtime_class_update),
         unconditional: false,
         warnings: warnings::runtime_class,
+        own_finalizers: false,
         ..Row::new("node.k8s.io", "RuntimeClass")
     },
     Row {
-        name: names::anything,
+        name: names::path_segment,
         prepare: prepare_signing_request,
         prepare_update: |new, old| new["spec"] = old["spec"].clone(),
         validate: signing_request::validate,
@@ -159,35 +161,41 @@ pub const ROWS: &[Row] = &[
         validate: admission::webhooks,
         generation: &["webhooks"],
         unconditional: false,
+        own_finalizers: false,
         ..Row::new(ADMISSION, "ValidatingWebhookConfiguration")
     },
     Row {
         validate: admission::webhooks,
         generation: &["webhooks"],
         unconditional: false,
+        own_finalizers: false,
         ..Row::new(ADMISSION, "MutatingWebhookConfiguration")
     },
     Row {
         validate: admission::validating_policy,
         unconditional: false,
+        own_finalizers: false,
         ..Row::with_status(ADMISSION, "ValidatingAdmissionPolicy")
     },
     Row {
         validate: |c, object| admission::policy_binding(c, object, true),
         unconditional: false,
         generation: &["spec"],
+        own_finalizers: false,
         ..Row::new(ADMISSION, "ValidatingAdmissionPolicyBinding")
     },
     Row {
         validate: admission::mutating_policy,
         unconditional: false,
         generation: &["spec"],
+        own_finalizers: false,
         ..Row::new(ADMISSION, "MutatingAdmissionPolicy")
     },
     Row {
         validate: |c, object| admission::policy_binding(c, object, false),
         unconditional: false,
         generation: &["spec"],
+        own_finalizers: false,
         ..Row::new(ADMISSION, "MutatingAdmissionPolicyBinding")
     },
     Row {
@@ -231,6 +239,7 @@ pub const ROWS: &[Row] = &[
         validate_status: platform::api_service_status,
         generation: &[],
         unconditional: false,
+        own_finalizers: false,
         ..Row::with_status("apiregistration.k8s.io", "APIService")
     },
     Row {
@@ -241,6 +250,7 @@ pub const ROWS: &[Row] = &[
         prepare_update: |object, _| crd::remember_stored_version(object),
         warnings: crd::warnings,
         unconditional: false,
+        own_finalizers: false,
         ..Row::with_status("apiextensions.k8s.io", "CustomResourceDefinition")
     },
     Row {

@@ -42,6 +42,8 @@ pub struct Row {
     pub selectable: &'static [&'static str],
     pub create_on_update: bool,
     pub unconditional: bool,
+    /// Whether a finalizer without a domain must be one of the project's own.
+    pub own_finalizers: bool,
     /// Deletion waits so many seconds.
     pub grace: fn(&Object) -> Option<i64>,
     pub warnings: Warnings,
@@ -70,6 +72,7 @@ impl Row {
             selectable: &[],
             create_on_update: false,
             unconditional: true,
+            own_finalizers: true,
             grace: |_| None,
             warnings: |_, _| Vec::new(),
             canonicalize: |_| {},
@@ -208,6 +211,10 @@ impl Strategy for Row {
 
     fn allow_create_on_update(&self) -> bool {
         self.create_on_update
+    }
+
+    fn checks_finalizers(&self) -> bool {
+        self.own_finalizers
     }
 
     fn allow_unconditional_update(&self) -> bool {

@@ -88,6 +88,7 @@ pub const ROWS: &[Row] = &[
             batch::generate_selector(job);
             batch::share_labels(job);
         },
+        canonicalize: batch::take_labels,
         validate: batch::job,
         validate_update: Some(batch::job_update),
         selectable: &["status.successful"],
@@ -109,6 +110,7 @@ pub const ROWS: &[Row] = &[
         unconditional: false,
         prepare: |_, pdb| pdb["status"] = empty_pdb_status(),
         validate_status: status::pod_disruption_budget,
+        own_finalizers: false,
         ..Row::with_status("policy", "PodDisruptionBudget")
     },
     Row {

@@ -44,14 +44,21 @@ pub fn generate_selector(job: &mut Object) {
     }
 }
 
-/// A job without labels of its own has its template's, the generated ones among them.
+/// A job without labels of its own has its template's.
+pub fn take_labels(job: &mut Object) {
+    if is_empty(&job["metadata"], "labels") {
+        job["metadata"]["labels"] = job["spec"]["template"]["metadata"]["labels"].clone();
+    }
+}
+
+/// Labels that a job has of its template are the same as its template's: the generated ones among them.
 pub fn share_labels(job: &mut Object) {
     let all = &job["spec"]["template"]["metadata"]["labels"];
     let mut own = all.clone();
     if let Some(own) = own.as_object_mut() {
         own.retain(|key, _| !GENERATED_LABELS.contains(&key.as_str()));
     }
-    if is_empty(&job["metadata"], "labels") || equal(&job["metadata"]["labels"], &own) {
+    if !is_empty(&job["metadata"], "labels") && equal(&job["metadata"]["labels"], &own) {
         job["metadata"]["labels"] = all.clone();
     }
 }

@@ -117,9 +117,6 @@ fn validate_running(c: &mut Checker, container: &Value, pod: &Pod<'_>) {
         for hook in ["postStart", "preStop"] {
             c.if_set(lifecycle, hook, |c, handler| validate_handler(c, handler, pod.grace));
         }
-        if !is_empty(lifecycle, "stopSignal") && !has(pod.spec, "os") {
-            c.forbidden("stopSignal", "may not be set for containers with empty `spec.os.name`");
-        }
     });
     for kind in ["livenessProbe", "readinessProbe", "startupProbe"] {
         c.if_set(container, kind, |c, probe| validate_probe(c, probe, kind, pod.grace));
@@ -422,16 +419,21 @@ fn validate_mounts(c: &mut Checker, container: &Value, pod: &Pod<'_>) {
         if repeated_mount_path[i] {
             c.invalid("mountPath", &mount["mountPath"], "must be unique");
         }
-        for field in ["subPath", "subPathExpr"] {
-            let path = text(mount, field);
-            if !path.is_empty() {
-                volume::descending_path(c, field, path);
-            }
-        }
         if !is_empty(mount, "subPath") && !is_empty(mount, "subPathExpr") {
             c.invalid("subPathExpr", &mount["subPathExpr"], "subPathExpr and subPath are mutually exclusive");
         }
-        validate_propagation(c, mount, container);
+    });
+    // Of these upstream tells the list and not the item.
+    c.within("volumeMounts", |c| {
+        for mount in mounts {
+            for field in ["subPath", "subPathExpr"] {
+                let path = text(mount, field);
+                if !path.is_empty() {
+                    volume::descending_path(c, field, path);
+                }
+            }
+            validate_propagation(c, mount, container);
+        }
     });
 }
 
@@ -447,9 +449,14 @@ fn validate_propagation(c: &mut Checker, mount: &Value, container: &Value) {
     }
     if has(mount, "recursiveReadOnly") {
         c.supported(mount, "recursiveReadOnly", &["Disabled", "Enabled", "IfPossible"]);
-        let mode = text(mount, "recursiveReadOnly");
-        if mode != "Disabled" && !flag(mount, "readOnly") {
-            c.forbidden("recursiveReadOnly", "may only be specified when readOnly is true");
+        if matches!(text(mount, "recursiveReadOnly"), "Enabled" | "IfPossible") {
+            if !flag(mount, "readOnly") {
+                c.forbidden("recursiveReadOnly", "may only be specified when readOnly is true");
+            }
+            if !matches!(text(mount, "mountPropagation"), "" | "None") {
+                let why = "may only be specified when mountPropagation is None or not specified";
+                c.forbidden("recursiveReadOnly", why);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ pub fn namespace(c: &mut Checker, object: &Value) {
     for finalizer in list(&object["spec"], "finalizers") {
         let name = finalizer.as_str().unwrap_or_default();
         c.rule("spec.finalizers", name, names::qualified_name);
-        if !name.contains('/') && !matches!(name, "kubernetes" | "orphan" | "foregroundDeletion") {
+        if !name.contains('/') && !super::metadata::is_standard_finalizer(name) {
             c.invalid_text(
                 "spec.finalizers",
                 name,

@@ -18,6 +18,9 @@ pub fn validate_create(object: &Object, namespaced: bool, strategy: &dyn Strateg
     let metadata = &object["metadata"];
     let rule = |name: &str, prefix: bool| strategy.validate_name(name, prefix);
     validate(&mut checker, metadata, namespaced, rule);
+    if strategy.checks_finalizers() {
+        own_finalizers(&mut checker, metadata);
+    }
     checker.into_errors()
 }
 
@@ -110,6 +113,22 @@ fn validate_finalizers(c: &mut Checker, metadata: &Value) {
         let why = "finalizer orphan and foregroundDeletion cannot be both set";
         c.invalid("finalizers", &metadata["finalizers"], why);
     }
+}
+
+/// A finalizer without a domain is one of the project's own.
+fn own_finalizers(c: &mut Checker, metadata: &Value) {
+    for (i, finalizer) in list(metadata, "finalizers").iter().enumerate() {
+        let name = finalizer.as_str().unwrap_or_default();
+        if !name.contains('/') && !is_standard_finalizer(name) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            c.invalid_text(&format!("finalizers[{i}]"), name, why);
+        }
+    }
+}
+
+/// Whether a finalizer is one that the project itself knows.
+pub fn is_standard_finalizer(name: &str) -> bool {
+    matches!(name, "kubernetes" | "orphan" | "foregroundDeletion")
 }
 
 fn validate_managed_fields(c: &mut Checker, metadata: &Value) {

@@ -87,9 +87,6 @@ pub fn driver_object_name(name: &str) -> Vec<String> {
 }
 
 pub fn csi_driver(c: &mut Checker, object: &Value) {
-    if (64..=253).contains(&text(&object["metadata"], "name").len()) {
-        c.too_long("metadata.name", 63);
-    }
     c.at(object, "spec", |c, spec| {
         for field in ["attachRequired", "podInfoOnMount", "storageCapacity"] {
             if !has(spec, field) {

@@ -88,10 +88,6 @@ fn empty_dir(c: &mut Checker, v: &Value) {
     if has(v, "sizeLimit") && quantity(&v["sizeLimit"]) < Quantity::ZERO {
         c.forbidden("sizeLimit", "SizeLimit field must be a valid resource quantity");
     }
-    let medium = text(v, "medium");
-    if !matches!(medium, "" | "Memory" | "HugePages") && !medium.starts_with("HugePages-") {
-        c.not_supported("medium", &medium.into(), &["", "Memory", "HugePages"]);
-    }
 }
 
 /// `hostPath`, also of persistent volumes.

@@ -188,7 +188,7 @@ pub fn stateful_set(c: &mut Checker, object: &Value) {
     });
 }
 
-/// Claim templates become volumes of the pods, and are checked as such.
+/// The template as the pods will be: claim templates become volumes, and are checked as such.
 fn with_claim_volumes(spec: &Value) -> Value {
     let claims = list(spec, "volumeClaimTemplates");
     let mut spec = spec.clone();
@@ -203,6 +203,9 @@ fn with_claim_volumes(spec: &Value) -> Value {
     volumes.extend(own);
     if let Some(pod) = spec["template"]["spec"].as_object_mut() {
         pod.insert("volumes".into(), volumes.into());
+        // The set gives its pods names of its own.
+        pod.remove("hostname");
+        pod.remove("subdomain");
     }
     spec
 }

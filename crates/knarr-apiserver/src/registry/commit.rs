@@ -302,7 +302,7 @@ fn raced(error: StoreError) -> CommitError {
 /// A new object's metadata: what the server sets and what a creator may not.
 pub(super) fn fill_system_fields(object: &mut Object) {
     let metadata = object.metadata_mut();
-    for field in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for field in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         metadata.remove(field);
     }
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
@@ -321,7 +321,8 @@ pub fn time_text(time: jiff::Timestamp) -> String {
 /// Sets the namespace of the request, and refuses another one in the object.
 pub(crate) fn ensure_namespace(target: &Target, object: &mut Object) -> Result<(), StatusError> {
     let given = object.namespace();
-    if !given.is_empty() && given != target.namespace {
+    // What belongs to no namespace may name one, to no effect.
+    if !given.is_empty() && !target.namespace.is_empty() && given != target.namespace {
         return Err(StatusError::bad_request(
             "the namespace of the provided object does not match the namespace sent on the request",
         ));

@@ -77,7 +77,12 @@ impl Registry {
         commit::unique_owners(object, "", &mut writer.warnings);
         refuse_version(object, writer)?;
         target.served.apply_defaults(object);
+        let version = object.resource_version().to_string();
         commit::fill_system_fields(object);
+        if writer.options.dry_run && !version.is_empty() {
+            // No store takes it away.
+            object.set_meta_str("resourceVersion", &version);
+        }
         // A writer owns what it wrote and its defaults; what admission or the strategy adds is nobody's.
         if !writer.fields_managed {
             managed::record(&target.served, None, object, "", writer);
