@@ -51,8 +51,7 @@ const ROWS: &[(&str, DefaultFn)] = &[
     ("io.k8s.api.batch.v1.Job", job),
     ("io.k8s.api.batch.v1.CronJob", cron_job),
     ("io.k8s.api.batch.v1.PodFailurePolicyOnPodConditionsPattern", |m| set(m, "status", json!("True"))),
-    // What v1 takes where it names no metric depends on its annotations: the conversion says it.
-    ("io.k8s.api.autoscaling.v1.HorizontalPodAutoscalerSpec", |m| set(m, "minReplicas", json!(1))),
+    ("io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler", horizontal_pod_autoscaler_v1),
     ("io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler", horizontal_pod_autoscaler),
     ("io.k8s.api.networking.v1.NetworkPolicyPort", |m| set_missing(m, "protocol", json!("TCP"))),
     ("io.k8s.api.networking.v1.NetworkPolicySpec", network_policy),
@@ -470,6 +469,17 @@ fn cron_job(cron_job: &mut Fields) {
     set(spec, "suspend", json!(false));
     set(spec, "successfulJobsHistoryLimit", json!(3));
     set(spec, "failedJobsHistoryLimit", json!(1));
+}
+
+/// Without metrics, which v1 keeps in an annotation, the utilization of CPU counts.
+fn horizontal_pod_autoscaler_v1(object: &mut Fields) {
+    let annotations = object.get("metadata").map(|metadata| &metadata["annotations"]);
+    let annotated = annotations.is_some_and(|all| all.get("autoscaling.alpha.kubernetes.io/metrics").is_some());
+    let spec = inner(object, "spec");
+    set(spec, "minReplicas", json!(1));
+    if !annotated {
+        set(spec, "targetCPUUtilizationPercentage", json!(80));
+    }
 }
 
 fn horizontal_pod_autoscaler(autoscaler: &mut Fields) {

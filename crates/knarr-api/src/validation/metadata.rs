@@ -168,7 +168,7 @@ pub fn prepare_update(object: &mut Object, old: &Object) {
 }
 
 /// Everything wrong with a change of metadata. Whether a resource version is needed is the registry's to say.
-pub fn validate_update(object: &Object, old: &Object) -> ErrorList {
+pub fn validate_update(object: &Object, old: &Object, strategy: &dyn Strategy) -> ErrorList {
     let mut checker = Checker::starting_at("metadata");
     let (metadata, before) = (&object["metadata"], &old["metadata"]);
     if has(before, "deletionTimestamp") {
@@ -187,6 +187,9 @@ pub fn validate_update(object: &Object, old: &Object) -> ErrorList {
         }
     }
     validate_common(&mut checker, metadata);
+    if strategy.checks_finalizers() {
+        own_finalizers(&mut checker, metadata);
+    }
     checker.into_errors()
 }
 

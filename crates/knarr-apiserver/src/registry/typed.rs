@@ -76,7 +76,7 @@ impl Served {
     pub fn validate_metadata(&self, object: &Object, old: Option<&Object>) -> ErrorList {
         match old {
             None => metadata::validate_create(object, self.namespaced(), &*self.strategy),
-            Some(old) => metadata::validate_update(object, old),
+            Some(old) => metadata::validate_update(object, old, &*self.strategy),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use knarr_api::object::ObjectExt;
+use knarr_api::status::Reason;
 use knarr_api::{FieldError, GroupResource, GroupVersionKind, Object, Path, StatusError};
 use knarr_store::{Expect, Revision};
 use serde_json::{Value, json};
@@ -257,6 +258,10 @@ fn grace_is_over(object: &Object) -> bool {
 
 /// The version and the identity that the new object names must be the current ones.
 fn check_preconditions(target: &Target, object: &Object, entry: &Entry, identity: bool) -> Result<(), StatusError> {
+    let uid = object.uid();
+    if identity && !uid.is_empty() && uid != &*entry.uid {
+        return Err(uid_conflict(target, uid, &entry.uid));
+    }
     let version = object.resource_version();
     if version.is_empty() || version == "0" {
         if !target.served.strategy.allow_unconditional_update() {
@@ -271,18 +276,11 @@ fn check_preconditions(target: &Target, object: &Object, entry: &Entry, identity
         }
     } else if version.parse() != Ok(entry.revision) {
         if version.parse::<u64>().is_err() {
-            let root = Path::ROOT;
-            let metadata = root.child("metadata");
-            let path = metadata.child("resourceVersion");
-            let detail = format!("strconv.ParseUint: parsing {}: invalid syntax", json!(version));
-            let error = FieldError::invalid(&path, &json!(version), detail);
-            return Err(StatusError::invalid(&target.served.kind, &target.name, vec![error]));
+            // Upstream's store says so, which makes it the server's failure.
+            let why = format!("strconv.ParseUint: parsing {}: invalid syntax", json!(version));
+            return Err(StatusError::new(Reason::Unknown, why));
         }
         return Err(target.conflict(MODIFIED));
-    }
-    let uid = object.uid();
-    if identity && !uid.is_empty() && uid != &*entry.uid {
-        return Err(uid_conflict(target, uid, &entry.uid));
     }
     Ok(())
 }

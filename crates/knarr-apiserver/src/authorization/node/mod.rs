@@ -105,7 +105,10 @@ impl NodeAuthorizer {
         if self.rules.iter().any(|r| r.allows(a)) { allow() } else { no("") }
     }
 
-    fn related(&self, node: &str, sees: impl Fn(&Graph) -> bool) -> Decision {
+    fn related(&self, node: &str, a: &Attributes<'_>, sees: impl Fn(&Graph) -> bool) -> Decision {
+        if a.name.is_empty() {
+            return no("No Object name found");
+        }
         if sees(&self.graph.read()) { allow() } else { unrelated(node) }
     }
 
@@ -122,7 +125,7 @@ impl NodeAuthorizer {
         if a.name.is_empty() {
             return no("No Object name found");
         }
-        self.related(node, |g| g.sees(node, kind, a.namespace, a.name))
+        self.related(node, a, |g| g.sees(node, kind, a.namespace, a.name))
     }
 
     fn get_one(&self, node: &str, a: &Attributes<'_>, sees: impl Fn(&Graph) -> bool) -> Decision {
@@ -135,14 +138,14 @@ impl NodeAuthorizer {
         if a.name.is_empty() {
             return no("No Object name found");
         }
-        self.related(node, sees)
+        self.related(node, a, sees)
     }
 
     fn claim_status(&self, node: &str, a: &Attributes<'_>) -> Decision {
         if !matches!(a.verb, "update" | "patch") {
             return no("can only get/update/patch this type");
         }
-        self.related(node, |g| g.sees(node, Kind::Claim, a.namespace, a.name))
+        self.related(node, a, |g| g.sees(node, Kind::Claim, a.namespace, a.name))
     }
 
     fn create_token(&self, node: &str, a: &Attributes<'_>) -> Decision {
@@ -152,7 +155,7 @@ impl NodeAuthorizer {
         if a.subresource != "token" {
             return no("can only create token subresource of serviceaccount");
         }
-        self.related(node, |g| g.sees(node, Kind::ServiceAccount, a.namespace, a.name))
+        self.related(node, a, |g| g.sees(node, Kind::ServiceAccount, a.namespace, a.name))
     }
 
     fn resource_slice(&self, node: &str, a: &Attributes<'_>) -> Decision {
@@ -162,7 +165,7 @@ impl NodeAuthorizer {
         match a.verb {
             "create" => allow(),
             "get" | "update" | "patch" | "delete" => {
-                self.related(node, |g| g.slices.get(a.name).is_some_and(|n| n == node))
+                self.related(node, a, |g| g.slices.get(a.name).is_some_and(|n| n == node))
             }
             "watch" | "list" | "deletecollection" if selects(a.field_selector, "spec.nodeName", node) => allow(),
             "watch" | "list" | "deletecollection" => {
@@ -183,7 +186,7 @@ impl NodeAuthorizer {
             "create" => allow(),
             "get" => {
                 let key = format!("{}/{}", a.namespace, a.name);
-                self.related(node, |g| g.certificate_requests.get(&key).is_some_and(|n| n == node))
+                self.related(node, a, |g| g.certificate_requests.get(&key).is_some_and(|n| n == node))
             }
             "list" | "watch" if selects(a.field_selector, "spec.nodeName", node) => allow(),
             "list" | "watch" => no("can only list/watch podcertificaterequests with nodeName field selector"),
@@ -193,7 +196,7 @@ impl NodeAuthorizer {
 
     fn own_pod(&self, node: &str, a: &Attributes<'_>) -> Decision {
         let key = (a.namespace.to_string(), a.name.to_string());
-        self.related(node, |g| g.pods.get(&key).is_some_and(|(n, _)| n == node))
+        self.related(node, a, |g| g.pods.get(&key).is_some_and(|(n, _)| n == node))
     }
 
     fn pod(&self, node: &str, a: &Attributes<'_>) -> Decision {
