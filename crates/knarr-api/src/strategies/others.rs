@@ -22,7 +22,8 @@ pub const ROWS: &[Row] = &[
         ..Row::new("networking.k8s.io", "NetworkPolicy")
     },
     Row {
-        validate: networking::ingress,
+        validate: networking::ingress_create,
+        validate_update: Some(|c, new, _| networking::ingress(c, new)),
         validate_status: status::ingress,
         warnings: warnings::ingress,
         ..Row::with_status("networking.k8s.io", "Ingress")

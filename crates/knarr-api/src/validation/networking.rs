@@ -81,6 +81,20 @@ fn policy_peer(c: &mut Checker, peer: &Value) {
     }
 }
 
+/// A new ingress says its class once, or twice the same.
+pub fn ingress_create(c: &mut Checker, object: &Value) {
+    ingress(c, object);
+    const ANNOTATION: &str = "kubernetes.io/ingress.class";
+    let annotation = object["metadata"]["annotations"].get(ANNOTATION).and_then(Value::as_str);
+    let class = object["spec"]["ingressClassName"].as_str();
+    if let (Some(annotation), Some(class)) = (annotation, class)
+        && annotation != class
+    {
+        let why = "must match `ingressClassName` when both are specified";
+        c.invalid_text(&format!("annotations.{ANNOTATION}"), annotation, why);
+    }
+}
+
 pub fn ingress(c: &mut Checker, object: &Value) {
     c.at(object, "spec", |c, spec| {
         if list(spec, "rules").is_empty() && !has(spec, "defaultBackend") {

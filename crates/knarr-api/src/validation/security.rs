@@ -84,10 +84,13 @@ pub fn validate_pod(c: &mut Checker, spec: &Value) {
         let why = "ShareProcessNamespace and HostPID cannot both be enabled";
         c.invalid("securityContext.shareProcessNamespace", &true.into(), why);
     }
+    // A template may leave the ports of the host to its pods, which are given them.
+    let is_pod = c.path() == "spec";
     if flag(spec, "hostNetwork") {
         c.each(spec, "containers", |c, container| {
             c.each(container, "ports", |c, port| {
-                if int(port, "hostPort").unwrap_or(0) != int(port, "containerPort").unwrap_or(0) {
+                let (host, own) = (int(port, "hostPort").unwrap_or(0), int(port, "containerPort").unwrap_or(0));
+                if host != own && (host != 0 || is_pod) {
                     let why = "must match `containerPort` when `hostNetwork` is true";
                     c.invalid("hostPort", &int(port, "hostPort").unwrap_or(0).into(), why);
                 }
