@@ -90,6 +90,11 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// The name that a field has in the kind that is stored, where it differs.
+    fn stored_field(&self, _field: &str) -> Option<&'static str> {
+        None
+    }
+
     /// Whether there are any [`Strategy::selectable_fields`].
     fn has_selectable_fields(&self) -> bool {
         false

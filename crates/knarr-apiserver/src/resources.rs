@@ -20,7 +20,7 @@ use crate::registry::commit::{self, Target};
 use crate::registry::delete::{self, DeleteOptions};
 use crate::registry::options::{self, ListOptions, Query, WriteOptions};
 use crate::registry::patch::{Patch, PatchType};
-use crate::registry::read::{ListError, check_fields};
+use crate::registry::read::ListError;
 use crate::registry::render::{Presenter, Written};
 use crate::registry::update::{Change, Replace};
 use crate::registry::{Registry, Served, Writer, scale_requests};
@@ -63,6 +63,14 @@ impl Request {
             writer.options.field_manager = options::default_field_manager(self.headers());
         }
         Ok(writer)
+    }
+
+    /// What of a collection is asked for, by the fields of the kind that is stored. Fails where this kind cannot be selected by a field.
+    fn list_options(&self, watch: bool) -> Result<ListOptions, StatusError> {
+        let (mut options, strategy) = (ListOptions::read(&self.query, watch)?, &self.served.strategy);
+        options.fields.require_known(!strategy.has_selectable_fields(), |field| strategy.selects_by(field))?;
+        options.fields = options.fields.renamed(|field| strategy.stored_field(field));
+        Ok(options)
     }
 
     /// Collections can be had as streams, too.
@@ -154,10 +162,9 @@ impl Resources {
     }
 
     async fn list(&self, request: Request) -> Answer {
-        let mut options = ListOptions::read(&request.query, false)?;
+        let mut options = request.list_options(false)?;
         let mut presenter = request.presenter()?.include(request.query.get("includeObject"))?;
         if request.served.asks_webhook() {
-            check_fields(&request.served, &options)?;
             presenter = presenter.select_converted(std::mem::take(&mut options.fields));
         }
         match self.registry.list(&request.served, &request.info.namespace, &options).await {
@@ -168,7 +175,7 @@ impl Resources {
     }
 
     async fn watch(&self, request: Request) -> Answer {
-        let mut options = ListOptions::read(&request.query, true)?;
+        let mut options = request.list_options(true)?;
         let info = &request.info;
         // `/watch/…/name` is the old way to watch one object.
         if !info.name.is_empty() {
@@ -258,7 +265,7 @@ impl Resources {
 
     async fn delete_collection(&self, request: Request) -> Answer {
         let presenter = request.presenter()?;
-        let list = ListOptions::read(&request.query, false)?;
+        let list = request.list_options(false)?;
         let writer = Writer::new(request.user.clone());
         let (served, namespace) = (request.served, request.info.namespace.clone());
         let body = request.body.collect_limited().await?;

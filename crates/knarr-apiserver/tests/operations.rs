@@ -211,6 +211,19 @@ async fn events_live_through_every_verb_in_both_groups() {
         server.post(all, &make("one")).await.ok();
         let selected = format!("{all}?fieldSelector=metadata.name%3Done");
         assert_eq!(server.get(&selected).await.ok()["items"].as_array().map(Vec::len), Some(1), "{all}");
+        let names: &[(&str, u16)] = match note {
+            "message" => &[("involvedObject.name=p,source=", 200), ("regarding.name=p", 400)],
+            _ => &[("regarding.name=p,reportingController=test-controller", 200), ("involvedObject.name=p", 400)],
+        };
+        for (fields, code) in names {
+            let answer = server.get(&format!("{all}?fieldSelector={}", fields.replace('=', "%3D"))).await;
+            assert_eq!(answer.code, *code, "{all} {fields}");
+            assert!(*code != 200 || answer.ok()["items"].as_array().is_some_and(|items| items.len() == 1), "{fields}");
+        }
+        if note == "note" {
+            let of = "/api/v1/namespaces/default/events?fieldSelector=source%3Dtest-controller";
+            assert_eq!(server.get(of).await.ok()["items"].as_array().map(Vec::len), Some(1));
+        }
         let one = format!("{all}/one");
         // What the newer group has told stays told.
         let patched = server.merge(&one, &json!({note: "patched"})).await;

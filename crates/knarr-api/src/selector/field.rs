@@ -48,6 +48,16 @@ impl FieldSelector {
         self.terms.iter().all(|t| (value_of(&t.field).unwrap_or_default() == t.value) != t.negated)
     }
 
+    /// The same selector where fields have other names.
+    pub fn renamed(mut self, name_of: impl Fn(&str) -> Option<&'static str>) -> Self {
+        for term in &mut self.terms {
+            if let Some(name) = name_of(&term.field) {
+                term.field = name.to_string();
+            }
+        }
+        self
+    }
+
     pub fn terms(&self) -> &[FieldTerm] {
         &self.terms
     }

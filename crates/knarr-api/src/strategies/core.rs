@@ -118,6 +118,18 @@ pub const ROWS: &[Row] = &[
         validate: event::strict,
         validate_update: Some(event::strict_update),
         create_on_update: true,
+        selectable_as: &[
+            ("reason", "reason"),
+            ("regarding.kind", "involvedObject.kind"),
+            ("regarding.namespace", "involvedObject.namespace"),
+            ("regarding.name", "involvedObject.name"),
+            ("regarding.uid", "involvedObject.uid"),
+            ("regarding.apiVersion", "involvedObject.apiVersion"),
+            ("regarding.resourceVersion", "involvedObject.resourceVersion"),
+            ("regarding.fieldPath", "involvedObject.fieldPath"),
+            ("reportingController", "reportingComponent"),
+            ("type", "type"),
+        ],
         ..Row::new("events.k8s.io", "Event")
     },
     Row {

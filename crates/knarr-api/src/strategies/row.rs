@@ -40,6 +40,8 @@ pub struct Row {
     /// Fields of the metadata that the generation counts, too.
     pub generation_metadata: &'static [&'static str],
     pub selectable: &'static [&'static str],
+    /// Of a kind that is stored as another: the fields it is selected by, and their names there.
+    pub selectable_as: &'static [(&'static str, &'static str)],
     pub create_on_update: bool,
     pub unconditional: bool,
     /// Whether a finalizer without a domain must be one of the project's own.
@@ -70,6 +72,7 @@ impl Row {
             generation: &[],
             generation_metadata: &[],
             selectable: &[],
+            selectable_as: &[],
             create_on_update: false,
             unconditional: true,
             own_finalizers: true,
@@ -198,11 +201,15 @@ impl Strategy for Row {
     }
 
     fn selects_by(&self, field: &str) -> bool {
-        self.selectable.contains(&field)
+        self.selectable.contains(&field) || self.stored_field(field).is_some()
+    }
+
+    fn stored_field(&self, field: &str) -> Option<&'static str> {
+        self.selectable_as.iter().find(|(name, _)| *name == field).map(|(_, stored)| *stored)
     }
 
     fn has_selectable_fields(&self) -> bool {
-        !self.selectable.is_empty()
+        !self.selectable.is_empty() || !self.selectable_as.is_empty()
     }
 
     fn default_grace_seconds(&self, object: &Object) -> Option<i64> {

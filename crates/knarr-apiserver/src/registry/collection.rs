@@ -10,7 +10,7 @@ use knarr_api::selector::FieldSelector;
 use super::commit::{self, Target};
 use super::delete::DeleteOptions;
 use super::options::ListOptions;
-use super::read::{ListError, Page, check_fields};
+use super::read::{ListError, Page};
 use super::render::Written;
 use super::watch_converted::selects;
 use super::{Registry, Served, Writer};
@@ -57,7 +57,6 @@ impl Registry {
         let mut options = list.clone();
         let mut fields = FieldSelector::everything();
         if served.asks_webhook() {
-            check_fields(served, list)?;
             fields = std::mem::take(&mut options.fields);
         }
         let mut page = self.list(served, namespace, &options).await.map_err(|error| match error {

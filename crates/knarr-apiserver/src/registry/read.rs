@@ -72,7 +72,6 @@ impl Registry {
 
     /// A page of a list.
     pub async fn list(&self, served: &Served, namespace: &str, options: &ListOptions) -> Result<Page, ListError> {
-        check_fields(served, options)?;
         let (snapshot, revision, after) = self.list_start(served, options).await?;
         let selection = Selection {
             namespace: if served.namespaced() { namespace.to_string() } else { String::new() },
@@ -137,12 +136,6 @@ impl Registry {
             }
         }
     }
-}
-
-/// Refuses fields that the kind cannot be selected by.
-pub fn check_fields(served: &Served, options: &ListOptions) -> Result<(), StatusError> {
-    let strategy = &served.strategy;
-    Ok(options.fields.require_known(!strategy.has_selectable_fields(), |field| strategy.selects_by(field))?)
 }
 
 fn page(

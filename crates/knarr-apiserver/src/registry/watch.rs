@@ -13,7 +13,7 @@ use knarr_api::StatusError;
 use tokio::time::{Instant, Sleep};
 
 use super::options::ListOptions;
-use super::read::{RUN, check_fields};
+use super::read::RUN;
 use super::render::{self, Presenter};
 use super::{Registry, Served};
 use crate::cache::mailbox::Receiver;
@@ -39,7 +39,6 @@ impl Registry {
         if served.asks_webhook() {
             return self.watch_converted(served, namespace, options, presenter).await;
         }
-        check_fields(served, options)?;
         let render = presenter.events();
         let started = self.start_watch(served, namespace, options, &presenter, render).await;
         let body = match started {

@@ -16,7 +16,6 @@ use knarr_api::{Object, StatusError, tree};
 use serde_json::Value;
 
 use super::options::ListOptions;
-use super::read::check_fields;
 use super::render::{self, Presenter};
 use super::watch::body_of;
 use super::{Registry, Served, commit};
@@ -46,7 +45,6 @@ impl Registry {
         options: &ListOptions,
         presenter: Presenter,
     ) -> Answer {
-        check_fields(served, options)?;
         let plain = ListOptions { fields: FieldSelector::everything(), ..options.clone() };
         let began = self.begin_converted(served, namespace, &plain, &options.fields).await;
         let content_type = presenter.content_type(true);
