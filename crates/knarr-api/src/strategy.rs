@@ -1,6 +1,7 @@
 //! What a kind does beyond the schema table. One row a kind; the registry knows only this trait.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use crate::field::ErrorList;
 use crate::object::Object;
@@ -13,6 +14,7 @@ pub struct Context {
     pub username: String,
     pub user_uid: String,
     pub groups: Vec<String>,
+    pub extra: BTreeMap<String, Vec<String>>,
     /// Seconds since the epoch, from the caller's clock.
     pub now: i64,
 }

@@ -2,10 +2,17 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_saphyr::options::DuplicateKeyPolicy;
 
 /// The first document of `text`. JSON is YAML too. Fails with what is wrong and where.
 pub fn parse(text: &str) -> Result<Value, String> {
     serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}
+
+/// As [`parse`], of bodies in which a key may stand twice: the last one counts.
+pub fn parse_last_wins(text: &str) -> Result<Value, String> {
+    let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
 }
 
 /// A configuration file's `T`. Fails where `text` is no YAML or is not a `T`.

@@ -1,5 +1,6 @@
 //! Which groups, versions and resources there are: plain and aggregated.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, Response, StatusCode};
 use knarr_api::GroupVersion;
 use knarr_api::resource::Subresource;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::aggregation::Aggregator;
@@ -101,45 +103,72 @@ pub fn resource_list(table: &Table, group: &str, version: &str) -> Option<Respon
         return None;
     }
     rows.sort_by(|a, b| a.resource.resource.cmp(&b.resource.resource));
-    let resources: Vec<Value> = rows.iter().flat_map(|served| resource_values(served)).collect();
+    let resources = rows.iter().flat_map(|served| api_resources(served)).collect();
     let group_version = GroupVersion::new(group.to_string(), version.to_string()).to_string();
-    Some(respond::json(
-        StatusCode::OK,
-        &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources}),
-    ))
+    let list = ApiResourceList { kind: "APIResourceList", api_version: "v1", group_version, resources };
+    Some(respond::json(StatusCode::OK, &list))
 }
 
-fn resource_values(served: &Served) -> Vec<Value> {
-    let row = &served.resource;
-    let mut main = json!({
-        "name": row.resource, "singularName": row.singular, "namespaced": row.namespaced(),
-        "kind": row.kind.kind, "verbs": served.shown_verbs(),
-    });
-    if !row.short_names.is_empty() {
-        main["shortNames"] = json!(row.short_names);
-    }
-    if !row.categories.is_empty() {
-        main["categories"] = json!(row.categories);
-    }
-    if row.has_verb("list") && row.has_verb("create") {
-        main["storageVersionHash"] = storage_version_hash(served).into();
-    }
-    let mut values = vec![main];
-    values.extend(row.subresources.iter().map(|sub| subresource_value(served, sub)));
-    values
+/// `metav1.APIResourceList`, its fields in upstream's order: scripts search the text.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ApiResourceList<'a> {
+    kind: &'a str,
+    api_version: &'a str,
+    group_version: String,
+    resources: Vec<ApiResource<'a>>,
 }
 
-fn subresource_value(served: &Served, sub: &Subresource) -> Value {
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ApiResource<'a> {
+    name: Cow<'a, str>,
+    singular_name: &'a str,
+    namespaced: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'a str>,
+    kind: &'a str,
+    verbs: Vec<&'a str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    short_names: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    categories: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage_version_hash: Option<String>,
+}
+
+/// A resource and its subresources.
+fn api_resources(served: &Served) -> Vec<ApiResource<'_>> {
     let row = &served.resource;
-    let mut value = json!({
-        "name": format!("{}/{}", row.resource, sub.name), "singularName": "", "namespaced": row.namespaced(),
-        "kind": sub.kind.kind, "verbs": sub.verbs,
-    });
-    if !sub.kind.version.is_empty() && (&sub.kind.group, &sub.kind.version) != (&row.group, &row.version) {
-        value["group"] = sub.kind.group.as_str().into();
-        value["version"] = sub.kind.version.as_str().into();
+    let stored = row.has_verb("list") && row.has_verb("create");
+    let main = ApiResource {
+        name: row.resource.as_str().into(),
+        singular_name: &row.singular,
+        namespaced: row.namespaced(),
+        kind: &row.kind.kind,
+        verbs: served.shown_verbs(),
+        short_names: &row.short_names,
+        categories: &row.categories,
+        storage_version_hash: stored.then(|| storage_version_hash(served)),
+        ..ApiResource::default()
+    };
+    std::iter::once(main).chain(row.subresources.iter().map(|sub| api_subresource(served, sub))).collect()
+}
+
+fn api_subresource<'a>(served: &'a Served, sub: &'a Subresource) -> ApiResource<'a> {
+    let row = &served.resource;
+    let elsewhere = !sub.kind.version.is_empty() && (&sub.kind.group, &sub.kind.version) != (&row.group, &row.version);
+    ApiResource {
+        name: format!("{}/{}", row.resource, sub.name).into(),
+        namespaced: row.namespaced(),
+        group: elsewhere.then_some(sub.kind.group.as_str()).filter(|group| !group.is_empty()),
+        version: elsewhere.then_some(sub.kind.version.as_str()),
+        kind: &sub.kind.kind,
+        verbs: sub.verbs.iter().map(|verb| verb.as_ref()).collect(),
+        ..ApiResource::default()
     }
-    value
 }
 
 /// As upstream: base64 of the first bytes of a digest of the kind that is stored.

@@ -154,6 +154,10 @@ impl Resources {
     }
 
     async fn get(&self, request: Request) -> Answer {
+        if request.query.flag("export") == Some(true) {
+            let why = "the export parameter, deprecated since v1.14, is no longer supported";
+            return Err(StatusError::bad_request(why));
+        }
         let presenter = request.presenter()?.include(request.query.get("includeObject"))?;
         let at_least = options::resource_version(request.query.get("resourceVersion"))?;
         let info = &request.info;
@@ -358,7 +362,7 @@ fn allow(verbs: &[String], info: &RequestInfo) -> String {
 }
 
 /// `force` is only for applies, and an apply needs a manager.
-fn check_patch_options(kind: PatchType, query: &Query) -> Result<(), StatusError> {
+pub(crate) fn check_patch_options(kind: PatchType, query: &Query) -> Result<(), StatusError> {
     let root = Path::ROOT;
     let error = match kind {
         PatchType::Apply if query.get("fieldManager").is_empty() => {

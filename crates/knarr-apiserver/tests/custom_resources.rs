@@ -345,6 +345,11 @@ async fn tables_and_metadata_are_other_forms() {
     let columns: Vec<&str> =
         table["columnDefinitions"].as_array().expect("columns").iter().filter_map(|c| c["name"].as_str()).collect();
     assert_eq!(columns, ["Name", "Spec", "Replicas"]);
+    let described = "Custom resource definition column (in JSONPath format): .spec.cronSpec";
+    assert_eq!(table["columnDefinitions"][1]["description"], described);
+    let document = server.get("/openapi/v2").await.ok();
+    let selectable = &document["definitions"]["com.example.stable.v1.CronTab"]["x-kubernetes-selectable-fields"];
+    assert_eq!(selectable, &json!([{"fieldPath": "spec.image"}]));
     assert_eq!(table["rows"][0]["cells"], json!(["a", "* * * * *", null]));
     let (_, metadata) = form("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await;
     assert_eq!((&metadata["kind"], &metadata["items"][0]["spec"]), (&json!("PartialObjectMetadataList"), &Value::Null));
@@ -467,6 +472,40 @@ async fn defaults_show_in_objects_that_were_stored_without() {
     }
     let after = server.get(&named("a")).await.ok();
     assert_eq!(after["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
+}
+
+/// What an embedded object's metadata does not know is dropped when the default is taken; a default elsewhere must be whole.
+#[tokio::test]
+async fn a_default_of_embedded_metadata_may_say_too_much() {
+    let server = Server::start().await;
+    let metadata = json!({"type": "object", "default": {"name": "x", "unknown": "y"}});
+    let mut schema = tab_schema();
+    schema["properties"]["spec"]["properties"]["template"]["properties"] = json!({"metadata": metadata});
+    define(&server, &definition(schema)).await;
+    let mut schema = tab_schema();
+    schema["properties"]["spec"]["properties"]["other"] =
+        json!({"type": "object", "properties": {"metadata": metadata}});
+    let mut object = definition(schema);
+    object["metadata"]["name"] = "others.stable.example.com".into();
+    object["spec"]["names"] = json!({"plural": "others", "kind": "Other"});
+    let refused = server.post(DEFINITIONS, &object).await;
+    assert!(refused.code == 422 && refused.causes()[0].ends_with("must not have unknown fields"), "{}", refused.json());
+}
+
+#[tokio::test]
+async fn a_definition_whose_webhook_nobody_could_trust_is_not_established() {
+    let server = Server::start().await;
+    let mut object = definition(tab_schema());
+    let service = json!({"namespace": "default", "name": "converter"});
+    object["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+        "conversionReviewVersions": ["v1"], "clientConfig": {"caBundle": "Q2Vr", "service": service}}});
+    server.post(DEFINITIONS, &object).await.ok();
+    let reason = |object: &Value| {
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|c| c["type"] == "Established").map(|c| c["reason"].clone())
+    };
+    let settled = until(&server, "crontabs.stable.example.com", |object| reason(object).is_some()).await;
+    assert_eq!(reason(&settled), Some(json!("InvalidCABundle")));
 }
 
 #[tokio::test]

@@ -159,6 +159,70 @@ async fn metadata_alone_comes_in_protobuf_too() {
     assert_eq!(read(&frame[start..]), metadata);
 }
 
+#[tokio::test]
+async fn a_watch_of_tables_says_once_what_their_columns_are() {
+    let server = Server::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for name in ["a", "b"] {
+        server.post(maps, &json!({"metadata": {"name": name}})).await.ok();
+    }
+    let table = "application/json;as=Table;v=v1beta1;g=meta.k8s.io";
+    let (_, _, body) = get_as(&server, &format!("{maps}?watch=1&timeoutSeconds=1"), table).await;
+    let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let events: Vec<Value> = lines.map(|line| serde_json::from_slice(line).expect("an event")).collect();
+    let columns: Vec<usize> =
+        events.iter().map(|e| e["object"]["columnDefinitions"].as_array().map_or(0, Vec::len)).collect();
+    assert_eq!(columns, [3, 0], "{events:?}");
+    assert_eq!(events[1]["object"]["rows"][0]["object"]["apiVersion"], "meta.k8s.io/v1beta1");
+    let (code, _, body) = get_as(&server, &format!("{maps}?includeObject=x"), table).await;
+    let why = "Unable to convert to Table as requested: includeObject: Invalid value: \\\"x\\\": must be";
+    assert!(code == 400 && String::from_utf8_lossy(&body).contains(why), "{}", String::from_utf8_lossy(&body));
+}
+
+#[tokio::test]
+async fn people_get_their_json_indented() {
+    let server = Server::start().await;
+    let ask = async |target: &str, agent: &str| {
+        let request = Request::builder().uri(target).header("user-agent", agent);
+        let request = request.body(Full::default()).expect("a request");
+        let body = server.send(request).await.into_body().collect().await.expect("a body").to_bytes();
+        String::from_utf8_lossy(&body).into_owned()
+    };
+    server.post("/api/v1/namespaces", &json!({"metadata": {"name": "a"}})).await.ok();
+    let (one, none) = ("/api/v1/namespaces/a", "/api/v1/namespaces/none");
+    assert!(ask(one, "curl/8.5.0").await.contains("\n  \"kind\": \"Namespace\""));
+    assert!(ask(none, "curl/8.5.0").await.contains("\n  \"code\": 404"));
+    assert!(ask(&format!("{one}?pretty=true"), "kubectl/v1.36.2").await.contains("\n  \"kind\": \"Namespace\""));
+    assert!(!ask(&format!("{one}?pretty=0"), "Mozilla/5.0 (X11)").await.contains("\n  "));
+    assert!(!ask(one, "kubectl/v1.36.2").await.contains("\n  "));
+}
+
+/// The Python client's tests compare the text.
+#[tokio::test]
+async fn a_refusal_is_written_in_upstreams_order_of_fields() {
+    let server = Server::start().await;
+    let (_, _, body) = get_as(&server, "/api/v1/namespaces/none", "application/json").await;
+    let wanted = "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\",\
+                  \"message\":\"namespaces \\\"none\\\" not found\",\"reason\":\"NotFound\",\
+                  \"details\":{\"name\":\"none\",\"kind\":\"namespaces\"},\"code\":404}\n";
+    assert_eq!(String::from_utf8_lossy(&body), wanted);
+}
+
+/// Scripts search the text.
+#[tokio::test]
+async fn resources_are_listed_in_upstreams_order_of_fields() {
+    let server = Server::start().await;
+    let (_, _, body) = get_as(&server, "/api/v1", "application/json").await;
+    let text = String::from_utf8_lossy(&body);
+    assert!(
+        text.starts_with("{\"kind\":\"APIResourceList\",\"apiVersion\":\"v1\",\"groupVersion\":\"v1\",\"resources\":[")
+    );
+    let maps = "{\"name\":\"configmaps\",\"singularName\":\"configmap\",\"namespaced\":true,\"kind\":\"ConfigMap\",\
+                \"verbs\":[\"create\",\"delete\",\"deletecollection\",\"get\",\"list\",\"patch\",\"update\",\"watch\"],\
+                \"shortNames\":[\"cm\"],\"storageVersionHash\":";
+    assert!(text.contains(maps), "{text}");
+}
+
 /// client-go deletes in protobuf what it creates in protobuf.
 #[tokio::test]
 async fn deletions_may_be_asked_for_in_protobuf() {
@@ -312,7 +376,8 @@ const TABLE_OR_JSON: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,applic
 #[tokio::test]
 async fn queries_are_checked_as_upstream_checks_them() {
     let server = Server::start().await;
-    let cases: [(&str, u16, &str); 13] = [
+    let cases: [(&str, u16, &str); 14] = [
+        ("continue=x&resourceVersion=x", 400, "continue key is not valid"),
         ("limit=-1", 200, ""),
         ("limit=x", 400, "strconv.ParseInt: parsing \"x\": invalid syntax"),
         ("limit=99999999999999999999", 400, "strconv.ParseInt: parsing \"99999999999999999999\": value out of range"),
@@ -336,6 +401,8 @@ async fn queries_are_checked_as_upstream_checks_them() {
         let body = String::from_utf8_lossy(&body).replace("\\\"", "\"");
         assert_eq!((code, body.contains(message)), (expected, true), "{query}: {body}");
     }
+    let (code, _, body) = get_as(&server, "/api/v1/namespaces/default?export=true", "application/json").await;
+    assert!(code == 400 && String::from_utf8_lossy(&body).contains("no longer supported"));
     let one = "/api/v1/watch/namespaces/a?fieldSelector=metadata.name%3Db&timeoutSeconds=1";
     assert_eq!(get_as(&server, one, "application/json").await.0, 400);
 }

@@ -66,9 +66,17 @@ pub fn reset_fields(kind: &str, has_status: bool, subresource: &str) -> &'static
         ("CertificateSigningRequest", "approval") => &[&["spec"], &["status", "certificate"]],
         ("Deployment", "status") => &[&["spec"], &["metadata", "labels"]],
         ("Pod", "status") => &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
-        ("ValidatingAdmissionPolicy" | "CustomResourceDefinition" | "APIService", "status") => {
-            &[&["spec"], &["metadata"]]
-        }
+        (
+            "APIService"
+            | "FlowSchema"
+            | "PriorityLevelConfiguration"
+            | "ResourceClaim"
+            | "ServiceCIDR"
+            | "StorageVersionMigration"
+            | "ValidatingAdmissionPolicy"
+            | "VolumeAttachment",
+            "status",
+        ) => &[&["spec"], &["metadata"]],
         (_, "") if has_status => &[&["status"]],
         (_, "finalize") => &[&["status"]],
         (_, "status") => &[&["spec"]],
@@ -226,6 +234,7 @@ pub fn merge_unowned(schema: &Schema, ty: Option<TypeId>, live: &Object, config:
     }
 }
 
+/// Refuses a configuration that is of another kind, brings ownership of its own or does not fit its type.
 fn check_configuration(scope: &Scope<'_>, config: &Object) -> Result<(), StatusError> {
     let word = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
     if word("apiVersion") != scope.api_version || word("kind") != scope.kind {

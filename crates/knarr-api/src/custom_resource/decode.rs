@@ -6,7 +6,7 @@ use super::embedded::{self, Malformed};
 use super::number;
 use super::prune;
 use super::structural::Structural;
-use crate::decode::{self, Decoded, Encoding, FieldValidation};
+use crate::decode::{self, Decoded, Encoding, FieldValidation, Strict};
 use crate::field::{FieldError, Path};
 use crate::object::Object;
 use crate::resource::{GroupVersion, GroupVersionKind};
@@ -24,41 +24,22 @@ pub fn decode(
     let (mut object, mut strict) = read(bytes, encoding, kind)?;
     let unknown = shape(&mut object, schema, keep_unknown, Malformed::Refuse);
     let unknown = unknown.map_err(|why| decode::not_handled(kind, &why))?;
-    strict.extend(unknown.iter().map(|path| format!("unknown field \"{path}\"")));
-    finish(object, strict, kind, validation)
+    strict.fields.extend(unknown.iter().map(|path| format!("unknown field \"{path}\"")));
+    Ok(Decoded { object, warnings: strict.settle(kind, validation)? })
 }
 
 /// Decodes a configuration to apply: nothing is dropped, since the apply itself refuses what the schema does not name.
-pub fn decode_configuration(
-    bytes: &[u8],
-    kind: &GroupVersionKind,
-    validation: FieldValidation,
-) -> Result<Decoded, StatusError> {
+pub fn decode_configuration(bytes: &[u8], kind: &GroupVersionKind) -> Result<(Object, Strict), StatusError> {
     let (mut object, strict) = read(bytes, Encoding::Yaml, kind)?;
     if let Some(metadata) = object.get_mut("metadata") {
         let coerced = embedded::coerce_metadata("metadata", metadata, Malformed::Refuse);
         coerced.map_err(|why| decode::not_handled(kind, &why))?;
     }
-    finish(object, strict, kind, validation)
-}
-
-fn finish(
-    object: Object,
-    strict: Vec<String>,
-    kind: &GroupVersionKind,
-    validation: FieldValidation,
-) -> Result<Decoded, StatusError> {
-    match validation {
-        FieldValidation::Strict if !strict.is_empty() => {
-            Err(decode::not_handled(kind, &format!("strict decoding error: {}", strict.join(", "))))
-        }
-        FieldValidation::Warn => Ok(Decoded { object, warnings: strict }),
-        FieldValidation::Ignore | FieldValidation::Strict => Ok(Decoded { object, warnings: Vec::new() }),
-    }
+    Ok((object, strict))
 }
 
 /// The object and the duplicate fields in its text; its version and kind are the expected ones.
-fn read(bytes: &[u8], encoding: Encoding, kind: &GroupVersionKind) -> Result<(Object, Vec<String>), StatusError> {
+fn read(bytes: &[u8], encoding: Encoding, kind: &GroupVersionKind) -> Result<(Object, Strict), StatusError> {
     let (mut object, duplicates) = decode::read_untyped(bytes, encoding, kind)?;
     number::normalize(&mut object);
     let word = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();

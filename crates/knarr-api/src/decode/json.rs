@@ -440,7 +440,10 @@ impl<'a> Decoder<'a> {
             Some(Value::Array(list)) if field.go.presence == Presence::Always && list.is_empty() => {
                 out.insert(field.name.clone(), Value::Null);
             }
-            Some(value) if field.go.presence != Presence::WhenSet || !is_zero(&value) => {
+            // An empty list of managers is a wish of its own: nobody shall own anything.
+            Some(value)
+                if field.go.presence != Presence::WhenSet || !is_zero(&value) || field.name == "managedFields" =>
+            {
                 out.insert(field.name.clone(), value);
             }
             _ => {}

@@ -6,14 +6,13 @@ mod scalar;
 pub(crate) mod syntax;
 mod yaml;
 
-use std::borrow::Cow;
-
 use crate::object::Object;
 use crate::resource::{GroupVersion, GroupVersionKind};
 use crate::schema::{Schema, TypeId, schema};
 use crate::status::StatusError;
 
 pub use json::add_always_shown;
+pub use yaml::repeated_keys;
 
 /// How the body is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,10 +61,57 @@ pub fn decode_typed(
 ) -> Result<Decoded, StatusError> {
     let (json, said) = well_formed(bytes, encoding, kind)?;
     check_kind(&said, kind)?;
-    let mut outcome = json::decode(&json, schema, id).map_err(|why| not_handled(kind, &why))?;
+    let mut outcome = json::decode(&json.text, schema, id).map_err(|why| not_handled(kind, &why))?;
     outcome.value["apiVersion"] = kind.api_version().into();
     outcome.value["kind"] = kind.kind.to_string().into();
-    finish(outcome, kind, validation)
+    let strict = Strict { repeated: json.repeated, fields: outcome.strict };
+    Ok(Decoded { object: outcome.value, warnings: strict.settle(kind, validation)? })
+}
+
+/// What strict decoding does not accept.
+#[derive(Debug, Default)]
+pub struct Strict {
+    /// Keys that stand twice in YAML, by line.
+    repeated: Vec<String>,
+    /// `unknown field "x"`, `duplicate field "y"`.
+    pub fields: Vec<String>,
+}
+
+impl Strict {
+    /// What becomes of it: a refusal, warnings, or nothing.
+    pub(crate) fn settle(
+        self,
+        kind: &GroupVersionKind,
+        validation: FieldValidation,
+    ) -> Result<Vec<String>, StatusError> {
+        match validation {
+            FieldValidation::Strict if !self.repeated.is_empty() || !self.fields.is_empty() => {
+                Err(not_handled(kind, &self.error()))
+            }
+            FieldValidation::Warn => Ok(self.repeated.into_iter().chain(self.fields).collect()),
+            FieldValidation::Ignore | FieldValidation::Strict => Ok(Vec::new()),
+        }
+    }
+
+    /// The keys that stand twice in `body`, told as YAML's parser does, though the body be JSON.
+    pub fn in_yaml(self, body: &[u8]) -> Vec<String> {
+        if self.repeated.is_empty() && !self.fields.is_empty() { repeated_keys(body) } else { self.repeated }
+    }
+
+    fn error(self) -> String {
+        let yaml = (!self.repeated.is_empty()).then(|| unmarshal_errors(&self.repeated));
+        strict_error(&yaml.into_iter().chain(self.fields).collect::<Vec<_>>())
+    }
+}
+
+/// The one error of a strict decoder that met several.
+pub fn strict_error(errors: &[String]) -> String {
+    format!("strict decoding error: {}", errors.join(", "))
+}
+
+/// Upstream's YAML parser's error of several lines.
+pub fn unmarshal_errors(lines: &[String]) -> String {
+    format!("yaml: unmarshal errors:\n  {}", lines.join("\n  "))
 }
 
 const NO_KIND: &str = "couldn't get version/kind; json parse error: ";
@@ -75,41 +121,22 @@ fn well_formed<'b>(
     bytes: &'b [u8],
     encoding: Encoding,
     kind: &GroupVersionKind,
-) -> Result<(Cow<'b, [u8]>, said::TypeMeta), StatusError> {
+) -> Result<(yaml::Json<'b>, said::TypeMeta), StatusError> {
     let json = match encoding {
-        Encoding::Json => Cow::Borrowed(bytes),
-        Encoding::Yaml => Cow::Owned(yaml::to_json(bytes).map_err(|why| unrecognized(kind, &why, bytes))?),
+        Encoding::Json => yaml::Json { text: bytes.into(), repeated: Vec::new() },
+        Encoding::Yaml => yaml::to_json(bytes).map_err(|why| unrecognized(kind, &why, bytes))?,
     };
-    let malformed = |why: String| unrecognized(kind, &format!("{NO_KIND}{why}"), &json);
-    syntax::check(&json).map_err(malformed)?;
-    let said = said::type_meta(&json).map_err(malformed)?;
+    let malformed = |why: String| unrecognized(kind, &format!("{NO_KIND}{why}"), &json.text);
+    syntax::check(&json.text).map_err(malformed)?;
+    let said = said::type_meta(&json.text).map_err(malformed)?;
     Ok((json, said))
 }
 
-fn finish(
-    outcome: json::Outcome,
-    kind: &GroupVersionKind,
-    validation: FieldValidation,
-) -> Result<Decoded, StatusError> {
-    let warnings = match validation {
-        FieldValidation::Strict if !outcome.strict.is_empty() => {
-            return Err(not_handled(kind, &format!("strict decoding error: {}", outcome.strict.join(", "))));
-        }
-        FieldValidation::Warn => outcome.strict,
-        FieldValidation::Ignore | FieldValidation::Strict => Vec::new(),
-    };
-    Ok(Decoded { object: outcome.value, warnings })
-}
-
 /// Reads a configuration to apply as it stands: what it sets, and whether that fits its kind, is the apply's to judge.
-pub fn read_configuration(
-    bytes: &[u8],
-    kind: &GroupVersionKind,
-    validation: FieldValidation,
-) -> Result<Decoded, StatusError> {
+pub fn read_configuration(bytes: &[u8], kind: &GroupVersionKind) -> Result<(Object, Strict), StatusError> {
     let json = yaml::to_json(bytes).map_err(|why| StatusError::bad_request(format!("error decoding YAML: {why}")))?;
-    syntax::check(&json).map_err(|why| StatusError::bad_request(format!("error decoding YAML: {why}")))?;
-    let mut outcome = json::decode_untyped(&json).map_err(|why| not_handled(kind, &why))?;
+    syntax::check(&json.text).map_err(|why| StatusError::bad_request(format!("error decoding YAML: {why}")))?;
+    let mut outcome = json::decode_untyped(&json.text).map_err(|why| not_handled(kind, &why))?;
     match &outcome.value {
         serde_json::Value::Object(_) => {}
         serde_json::Value::Null => outcome.value = serde_json::Value::Object(Default::default()),
@@ -119,7 +146,7 @@ pub fn read_configuration(
         }
     }
     crate::custom_resource::normalize_numbers(&mut outcome.value);
-    finish(outcome, kind, validation)
+    Ok((outcome.value, Strict { repeated: json.repeated, fields: outcome.strict }))
 }
 
 /// Any object: its tree as it is, and the duplicate fields in its text.
@@ -127,10 +154,18 @@ pub(crate) fn read_untyped(
     bytes: &[u8],
     encoding: Encoding,
     kind: &GroupVersionKind,
-) -> Result<(Object, Vec<String>), StatusError> {
+) -> Result<(Object, Strict), StatusError> {
     let (json, _) = well_formed(bytes, encoding, kind)?;
-    let outcome = json::decode_untyped(&json).map_err(|why| not_handled(kind, &why))?;
-    Ok((outcome.value, outcome.strict))
+    let outcome = json::decode_untyped(&json.text).map_err(|why| not_handled(kind, &why))?;
+    Ok((outcome.value, Strict { repeated: json.repeated, fields: outcome.strict }))
+}
+
+/// The fields that stand twice in one map of a JSON text: `duplicate field "a.b"`. Empty for what is no JSON.
+pub fn duplicate_fields(json: &[u8]) -> Vec<String> {
+    if syntax::check(json).is_err() {
+        return Vec::new();
+    }
+    json::decode_untyped(json).map(|outcome| outcome.strict).unwrap_or_default()
 }
 
 /// An `ObjectMeta` in the form of its type, and the paths of what it does not know.
@@ -167,7 +202,9 @@ pub(crate) fn unrecognized(kind: &GroupVersionKind, why: &str, body: &[u8]) -> S
 fn check_kind(said: &said::TypeMeta, wanted: &GroupVersionKind) -> Result<(), StatusError> {
     let api_version = if said.api_version.is_empty() { wanted.api_version() } else { said.api_version.clone() };
     let kind = if said.kind.is_empty() { wanted.kind.as_ref() } else { said.kind.as_str() };
-    if api_version == wanted.api_version() && kind == wanted.kind {
+    let said_version = GroupVersion::parse(&api_version);
+    let same_version = said_version.is_some_and(|gv| gv.group == wanted.group && gv.version == wanted.version);
+    if same_version && kind == wanted.kind {
         return Ok(());
     }
     let version = api_version.rsplit('/').next().unwrap_or_default();

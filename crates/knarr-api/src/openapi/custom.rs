@@ -107,7 +107,7 @@ fn definitions(one: &Published<'_>, dialect: Dialect) -> [(String, Value); 2] {
     item["x-kubernetes-group-version-kind"] = json!([super::definitions::gvk(&kind)]);
     let mut items = list_definition(one, &name, dialect);
     items["x-kubernetes-group-version-kind"] = json!([super::definitions::gvk(&list)]);
-    if !one.selectable.is_empty() && dialect == Dialect::V3 {
+    if !one.selectable.is_empty() {
         let fields: Value = one.selectable.iter().map(|path| json!({"fieldPath": path})).collect();
         item["x-kubernetes-selectable-fields"] = fields.clone();
         items["x-kubernetes-selectable-fields"] = fields;

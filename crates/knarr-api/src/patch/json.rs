@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::{go_kind, parse as parse_json, undecodable, unprocessable};
+use crate::decode;
 use crate::object::Object;
 use crate::status::{Reason, StatusError};
 use crate::tree;
@@ -33,6 +34,24 @@ pub fn apply(object: Object, patch: &[u8]) -> Result<Object, StatusError> {
         step(&mut document, operation).map_err(|Inapplicable| unprocessable())?;
     }
     if document.is_object() { Ok(document) } else { Err(unprocessable()) }
+}
+
+/// The words of an operation.
+const WORDS: [&str; 4] = ["op", "path", "from", "value"];
+
+/// What a strict decoder of the operations does not accept: words that no operation has, and words said twice.
+pub fn strict_errors(patch: &[u8]) -> Vec<String> {
+    let Ok(Value::Array(operations)) = parse_json(patch) else { return Vec::new() };
+    let repeated = decode::duplicate_fields(patch);
+    let mut errors = Vec::new();
+    for (index, operation) in operations.iter().enumerate() {
+        let words = operation.as_object().into_iter().flat_map(Map::keys);
+        let unknown = words.filter(|word| !WORDS.contains(&word.as_str()));
+        errors.extend(unknown.map(|word| format!("json patch unknown field \"[{index}].{word}\"")));
+        let here = format!("duplicate field \"[{index}].");
+        errors.extend(repeated.iter().filter(|e| e.starts_with(&here)).map(|e| format!("json patch {e}")));
+    }
+    errors
 }
 
 fn parse(patch: &[u8]) -> Result<Vec<Map<String, Value>>, StatusError> {

@@ -29,8 +29,8 @@ pub fn why_unreadable(error: &StatusError) -> &str {
 }
 
 /// The answer to a patch that leaves something that cannot be read; `shown` is what the message tells of it.
-pub fn undecodable_result(shown: String, error: &StatusError) -> StatusError {
-    let invalid = FieldError::invalid(&Path::ROOT.child("patch"), &shown.into(), why_unreadable(error));
+pub fn undecodable_result(shown: String, why: &str) -> StatusError {
+    let invalid = FieldError::invalid(&Path::ROOT.child("patch"), &shown.into(), why);
     let mut error = StatusError::invalid(&GroupVersionKind::default(), "", vec![invalid]);
     if let Some(details) = &mut error.details {
         details.kind = String::new();

@@ -3,6 +3,7 @@
 //! Directives: `$patch: replace|delete` in a map or list item, `$deleteFromPrimitiveList/FIELD`,
 //! `$setElementOrder/FIELD` and `$retainKeys`. The errors' texts are upstream's, Go value formatting included.
 
+mod misfit;
 mod order;
 
 use serde_json::{Map, Value};
@@ -13,6 +14,8 @@ use crate::schema::{Field, PatchStrategy, Schema, Shape, TypeId};
 use crate::status::{Reason, StatusError};
 
 use order::{Elements, elements, in_order};
+
+pub use misfit::misfit;
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";

@@ -343,5 +343,8 @@ fn prepare_signing_request(ctx: &Context, request: &mut Object) {
         if !ctx.groups.is_empty() {
             spec.insert("groups".into(), ctx.groups.clone().into());
         }
+        if !ctx.extra.is_empty() {
+            spec.insert("extra".into(), json!(ctx.extra));
+        }
     }
 }

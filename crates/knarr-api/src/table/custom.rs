@@ -35,7 +35,10 @@ impl Columns {
         let columns = if columns.is_empty() { std::slice::from_ref(&age) } else { columns };
         let mut shown = vec![Column::new("Name", "string", "name", 0)];
         shown.extend(columns.iter().map(|c| Column {
-            description: c.description.clone(),
+            description: match c.description.as_str() {
+                "" => format!("Custom resource definition column (in JSONPath format): {}", c.json_path),
+                said => said.to_string(),
+            },
             ..Column::new(&c.name, &c.kind, &c.format, c.priority)
         }));
         Columns(Arc::new((shown, columns.iter().map(|c| JsonPath::parse(&c.json_path)).collect())))

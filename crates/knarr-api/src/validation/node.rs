@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::check::{Checker, is_empty, list, parse_cidr, repeated, repeated_items, same, text};
+use super::check::{Checker, entries, is_empty, list, parse_cidr, repeated, repeated_items, same, text};
+use super::resources;
 use crate::names;
 
 /// The older `podCIDR` is the first of `podCIDRs`; where both are given and differ, it alone counts.
@@ -21,6 +22,7 @@ pub fn sync_pod_cidrs(node: &mut Value) {
 
 pub fn validate(c: &mut Checker, node: &Value) {
     validate_taints(c, node);
+    validate_resources(c, &node["status"]);
     let ranges = list(&node["spec"], "podCIDRs");
     for (i, range) in ranges.iter().enumerate() {
         c.cidr(&format!("spec.podCIDRs[{i}]"), range.as_str().unwrap_or_default(), false);
@@ -40,6 +42,15 @@ pub fn validate(c: &mut Checker, node: &Value) {
                 &node["spec"]["podCIDRs"],
                 "may specify no more than one CIDR for each IP family",
             );
+        }
+    }
+}
+
+/// Nobody need say what a node has; what is said must be so much of something.
+fn validate_resources(c: &mut Checker, status: &Value) {
+    for field in ["capacity", "allocatable"] {
+        for (name, amount) in entries(status, field) {
+            c.within(&format!("status.{field}.{name}"), |c| resources::validate_quantity(c, name, amount));
         }
     }
 }

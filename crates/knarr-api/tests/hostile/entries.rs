@@ -119,8 +119,7 @@ pub fn server_side_apply(data: &[u8]) {
         let text = object.to_string();
         decode_object(text.as_bytes(), Encoding::Json, &deployment(), FieldValidation::Ignore).map(|d| d.object)
     };
-    let Ok(decoded) = read_configuration(config, &deployment(), FieldValidation::Ignore) else { return };
-    let applied = decoded.object;
+    let Ok((applied, _)) = read_configuration(config, &deployment()) else { return };
     let scope = Scope {
         schema: schema(),
         ty: schema().by_gvk(&deployment()).expect("a built-in kind"),

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use knarr_api::Object;
 use knarr_api::custom_resource::Definition;
 use knarr_api::validation::crd;
@@ -63,11 +65,23 @@ pub fn settle(object: &mut Object, taken: &Taken) {
     }
     match (established, accepted) {
         (true, _) => {}
+        (false, true) if has_broken_bundle(object) => {
+            let why = "The conversion webhook CABundle is invalid";
+            set_condition(object, "Established", false, "InvalidCABundle", why);
+        }
         (false, true) => {
             set_condition(object, "Established", true, "InitialNamesAccepted", "the initial names have been accepted");
         }
         (false, false) => set_condition(object, "Established", false, "NotAccepted", "not all names are accepted"),
     }
+}
+
+/// Whether the authorities that the conversion webhook is to be known by cannot be read.
+fn has_broken_bundle(object: &Object) -> bool {
+    let bundle = object.pointer("/spec/conversion/webhook/clientConfig/caBundle").and_then(Value::as_str);
+    let Some(bundle) = bundle.filter(|bundle| !bundle.is_empty()) else { return false };
+    let pem = STANDARD.decode(bundle).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    pem.and_then(|pem| knarr_pki::root_store(&pem).ok()).is_none_or(|roots| roots.is_empty())
 }
 
 type Conflict = Option<(&'static str, String)>;

@@ -114,8 +114,10 @@ impl<'a> Clause<'a> {
 
     /// What this clause asks for, as far as it can be had.
     fn wanted(&self, forms: bool, written: &impl Fn(Encoding) -> bool) -> Option<Wanted> {
-        let encoding = Encoding::parse(self.media_type).filter(|e| written(*e))?;
         let form = self.form().filter(|form| forms || *form == Form::Object)?;
+        // Metadata is written alike for every kind.
+        let metadata = matches!(form, Form::PartialMetadata(_) | Form::PartialMetadataList(_));
+        let encoding = Encoding::parse(self.media_type).filter(|e| metadata || written(*e))?;
         // YAML cannot be streamed, and a table holds JSON.
         let stream = self.parameter("stream").unwrap_or_default();
         let streams = stream.is_empty() || (stream == "watch" && encoding != Encoding::Yaml);

@@ -1,5 +1,6 @@
 //! Answers: objects as bytes, objects as trees, and every way to say no.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use http_body::Body as _;
 use knarr_api::resource::built_in;
 use knarr_api::status::Reason;
 use knarr_api::{StatusError, protobuf, schema};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::Body;
@@ -35,9 +37,10 @@ pub fn with_type(status: StatusCode, content_type: HeaderValue, body: Body) -> R
     response
 }
 
-pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
-    let mut text = value.to_string();
-    text.push('\n');
+/// A document of the server's own, which always can be written as JSON.
+pub fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    let mut text = serde_json::to_vec(value).unwrap_or_default();
+    text.push(b'\n');
     json_bytes(status, text.into())
 }
 
@@ -121,9 +124,40 @@ pub fn hold_until_sent(response: &mut Response<Body>) {
 #[derive(Clone)]
 struct Said(Arc<Value>);
 
+/// The fields of a `Status` in upstream's order, and those of what it holds: there are clients that compare the text.
+const STATUS_FIRST: [&str; 8] = ["kind", "apiVersion", "metadata", "status", "message", "reason", "details", "code"];
+const DETAILS_FIRST: [&str; 8] = ["name", "group", "kind", "uid", "reason", "message", "field", "causes"];
+
+/// A tree whose fields are written in an order of their own, the others after them.
+struct InOrder<'a> {
+    value: &'a Value,
+    first: &'a [&'a str],
+}
+
+impl<'a> InOrder<'a> {
+    fn status(value: &'a Value) -> Self {
+        InOrder { value, first: &STATUS_FIRST }
+    }
+}
+
+impl Serialize for InOrder<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let below = |value| InOrder { value, first: &DETAILS_FIRST };
+        match self.value {
+            Value::Object(map) => {
+                let first = self.first.iter().filter_map(|field| map.get_key_value(*field));
+                let others = map.iter().filter(|(field, _)| !self.first.contains(&field.as_str()));
+                serializer.collect_map(first.chain(others).map(|(field, value)| (field, below(value))))
+            }
+            Value::Array(list) => serializer.collect_seq(list.iter().map(below)),
+            scalar => scalar.serialize(serializer),
+        }
+    }
+}
+
 /// A `Status` in JSON; [`status_as`] says it as the client would read it.
 pub fn status(code: StatusCode, status: Value) -> Response<Body> {
-    let mut response = json(code, &status);
+    let mut response = json(code, &InOrder::status(&status));
     response.extensions_mut().insert(Said(Arc::new(status)));
     response
 }
@@ -137,7 +171,7 @@ pub fn status_as(accept: Option<&HeaderValue>, indented: bool, response: &mut Re
     let encoding = negotiate::accept(&headers, false).map_or(Encoding::Json, |wanted| wanted.encoding);
     let written = match encoding {
         Encoding::Json if !indented => return,
-        Encoding::Json => Ok(indented_json(response.status(), &status)),
+        Encoding::Json => Ok(indented_json(response.status(), &InOrder::status(&status))),
         encoding => encode(response.status(), encoding, &status),
     };
     if let Ok(written) = written {
@@ -148,7 +182,7 @@ pub fn status_as(accept: Option<&HeaderValue>, indented: bool, response: &mut Re
 }
 
 /// A tree as JSON for people.
-pub fn indented_json(status: StatusCode, value: &Value) -> Response<Body> {
+pub fn indented_json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     pretty::indent(json(status, value))
 }
 
@@ -187,9 +221,32 @@ pub fn warn_first(response: &mut Response<Body>, warning: &str) {
     }
 }
 
+/// The most characters of all warnings together; where there are more, of one of them.
+const ALL_WARNINGS: usize = 4 * 1024;
+const LONG_WARNING: usize = 256;
+
+/// Each warning once, and as much of them as upstream tells.
+fn told(warnings: &[String]) -> Vec<&str> {
+    let mut seen = HashSet::new();
+    let mut told: Vec<&str> =
+        warnings.iter().map(String::as_str).filter(|text| !text.is_empty() && seen.insert(*text)).collect();
+    if told.iter().map(|text| text.chars().count()).sum::<usize>() <= ALL_WARNINGS {
+        return told;
+    }
+    let mut written = 0;
+    told.retain_mut(|text| {
+        let room = written < ALL_WARNINGS;
+        let end = text.char_indices().nth(LONG_WARNING).map_or(text.len(), |(end, _)| end);
+        *text = &text[..end];
+        written += text.chars().count();
+        room
+    });
+    told
+}
+
 /// Adds `Warning: 299 - "text"` headers, as upstream writes them.
 pub fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
-    for warning in warnings {
+    for warning in told(warnings) {
         let quoted: String = warning
             .chars()
             .filter(|c| !c.is_control())

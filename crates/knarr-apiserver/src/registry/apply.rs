@@ -1,7 +1,7 @@
 //! Server-side apply.
 
 use bytes::Bytes;
-use knarr_api::decode::FieldValidation;
+use knarr_api::decode::{self, FieldValidation};
 use knarr_api::object::ObjectExt;
 use knarr_api::status::Reason;
 use knarr_api::{Object, StatusError, patch};
@@ -15,17 +15,35 @@ use crate::http::negotiate::Encoding;
 pub struct Apply {
     target: Target,
     config: Object,
+    /// The keys that stand twice in the configuration; the last ones count.
+    repeated: Vec<String>,
     writer: Writer,
 }
 
 impl Apply {
     /// Reads the configuration; from here on, ownership is the apply's to record.
     pub fn new(target: &Target, body: &Bytes, writer: &mut Writer) -> Result<Self, StatusError> {
-        let decoded = target.served.decode_configuration(body, writer.options.field_validation)?;
-        let config = decoded.object;
-        writer.warnings.extend(decoded.warnings);
+        let (config, strict) = target.served.decode_configuration(body)?;
+        let repeated = match writer.options.field_validation {
+            FieldValidation::Ignore => Vec::new(),
+            FieldValidation::Warn | FieldValidation::Strict => strict.in_yaml(body),
+        };
+        Ok(Apply { repeated, ..Self::of(target, config, writer) })
+    }
+
+    /// An apply of this configuration; `target` may be a subresource that it stands for.
+    pub fn of(target: &Target, config: Object, writer: &mut Writer) -> Self {
         writer.fields_managed = true;
-        Ok(Apply { target: target.clone(), config, writer: writer.clone() })
+        Apply { target: target.clone(), config, repeated: Vec::new(), writer: writer.clone() }
+    }
+
+    /// Whoever is strict is refused once there is nothing else wrong.
+    fn refuse_repeated(&self) -> Result<(), StatusError> {
+        if self.repeated.is_empty() || self.writer.options.field_validation != FieldValidation::Strict {
+            return Ok(());
+        }
+        let why = decode::unmarshal_errors(&self.repeated);
+        Err(StatusError::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {why}")))
     }
 
     fn merged(&self, live: Option<&Object>) -> Result<Object, StatusError> {
@@ -33,7 +51,9 @@ impl Apply {
         let merged = managed::apply(served, live, &self.config, &self.target.subresource, &self.writer)?;
         let text = serde_json::to_vec(&merged).map_err(StatusError::internal)?;
         let decoded = served.decode(&text.into(), Encoding::Json, FieldValidation::Ignore);
-        decoded.map(|decoded| decoded.object).map_err(|error| self.unfit(&error))
+        let decoded = decoded.map_err(|error| self.unfit(&error))?;
+        self.refuse_repeated()?;
+        Ok(decoded.object)
     }
 
     /// What upstream says where the merged object is none of its kind.
@@ -52,6 +72,10 @@ impl Apply {
 impl Change for Apply {
     fn apply(&mut self, current: &Object) -> Result<Object, StatusError> {
         self.merged(Some(current))
+    }
+
+    fn take_warnings(&mut self) -> Vec<String> {
+        self.repeated.clone()
     }
 
     fn create(&mut self) -> Result<Option<Object>, StatusError> {

@@ -51,6 +51,9 @@ impl Target {
 pub const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
 
+/// The most bytes of a stored object: etcd's limit, which the embedded store keeps too.
+const MAX_STORED: usize = 3 << 19;
+
 /// Why a write did not happen.
 pub enum CommitError {
     /// Somebody else wrote this object in between; it now stands at this revision (`None`: it is gone).
@@ -216,10 +219,24 @@ impl Registry {
         Ok(reservations)
     }
 
-    /// Stores a ready object and waits until the caches have it.
-    pub(super) async fn put(&self, target: &Target, object: Object, expect: Expect) -> Result<Arc<Entry>, CommitError> {
+    /// Stores a ready object and waits until the caches have it. One that only its ownership makes too large is stored without it,
+    /// unless the ownership is what the writer is after (`applied`).
+    pub(super) async fn put(
+        &self,
+        target: &Target,
+        object: Object,
+        expect: Expect,
+        applied: bool,
+    ) -> Result<Arc<Entry>, CommitError> {
         let mut object = to_stored(&target.served, object).await?;
-        let bytes = stored_json(&mut object).map_err(StatusError::internal)?;
+        let mut bytes = stored_json(&mut object).map_err(StatusError::internal)?;
+        if bytes.len() > MAX_STORED && !applied {
+            object.metadata_mut().remove("managedFields");
+            bytes = stored_json(&mut object).map_err(StatusError::internal)?;
+        }
+        if bytes.len() > MAX_STORED {
+            return Err(StatusError::new(Reason::Unknown, "etcdserver: request is too large").into());
+        }
         let key = target.key();
         let cache = &target.served.cache;
         let lease = self.lease_for(target).await?;

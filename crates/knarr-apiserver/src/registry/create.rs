@@ -114,7 +114,7 @@ impl Registry {
         if writer.options.dry_run {
             return self.dry_create(target, object).await;
         }
-        let entry = self.put(target, object, Expect::Absent).await?;
+        let entry = self.put(target, object, Expect::Absent, writer.fields_managed).await?;
         commit::commit_all(reservations).await;
         Ok(Written::Stored(entry))
     }
@@ -144,8 +144,9 @@ impl Registry {
 
 /// A new object has no version yet. Upstream's store says so, which makes it the server's failure.
 fn refuse_version(object: &Object, writer: &Writer) -> Result<(), StatusError> {
-    let version = object.resource_version();
-    if writer.options.dry_run || matches!(version, "" | "0") {
+    // What is no version at all says nothing.
+    let version: u64 = object.resource_version().parse().unwrap_or_default();
+    if writer.options.dry_run || version == 0 {
         return Ok(());
     }
     Err(StatusError::new(Reason::Unknown, "resourceVersion should not be set on objects to be created"))

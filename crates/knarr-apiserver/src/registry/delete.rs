@@ -211,7 +211,7 @@ impl Registry {
         match step {
             Step::Pending => Ok(Deleted { object: Written::Stored(entry.clone()), uid, gone: false }),
             Step::Mark(marked) => {
-                let entry = self.put(target, marked, Expect::Revision(Revision(entry.revision))).await?;
+                let entry = self.put(target, marked, Expect::Revision(Revision(entry.revision)), false).await?;
                 Ok(Deleted { object: Written::Stored(entry), uid, gone: false })
             }
             Step::Remove => {

@@ -106,6 +106,7 @@ impl Writer {
             username: self.user.name.clone(),
             user_uid: self.user.uid.clone(),
             groups: self.user.groups.clone(),
+            extra: self.user.extra.clone(),
             now: jiff::Timestamp::now().as_second(),
         }
     }

@@ -9,6 +9,8 @@ use knarr_api::status::Reason;
 use knarr_api::{GroupVersionKind, Path, StatusError};
 use serde_json::{Value, json};
 
+use super::continuation::Continuation;
+
 /// A query's parameters, decoded.
 pub struct Query(Vec<(String, String)>);
 
@@ -104,6 +106,10 @@ impl ListOptions {
         let errors = check_list(query, watch);
         if !errors.is_empty() {
             return Err(invalid_options("ListOptions", errors));
+        }
+        // A broken token is told before all else that may be wrong with the version.
+        if !watch && !query.get("continue").is_empty() {
+            Continuation::decode(query.get("continue"))?;
         }
         Ok(ListOptions {
             labels: LabelSelector::parse(query.get("labelSelector"))?,

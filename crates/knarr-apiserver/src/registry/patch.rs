@@ -1,7 +1,7 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply.
 
 use bytes::Bytes;
-use knarr_api::decode::FieldValidation;
+use knarr_api::decode::{self, FieldValidation};
 use knarr_api::status::Reason;
 use knarr_api::{Object, StatusError, patch};
 
@@ -32,16 +32,6 @@ impl PatchType {
             )),
             // Upstream's router has refused it before anybody asks for reasons.
             _ => Err(StatusError::unrouted(Reason::UnsupportedMediaType, "415: Unsupported Media Type")),
-        }
-    }
-}
-
-impl PatchType {
-    /// What a message shows of a patch whose result cannot be read: of a strategic one itself, else the result.
-    fn shown(self, body: &Bytes, patched: &Object) -> String {
-        match (self, serde_json::from_slice(body)) {
-            (PatchType::Strategic, Ok(body)) => patch::strategic::go_text(&body),
-            _ => patched.to_string(),
         }
     }
 }
@@ -81,15 +71,52 @@ impl Change for Patch<'_> {
         }
         // The result is read like any body: a patch may have put anything anywhere.
         let text = serde_json::to_vec(&patched).map_err(StatusError::internal)?;
-        let decoded = self.served.decode(&text.into(), Encoding::Json, self.validation);
-        let decoded =
-            decoded.map_err(|error| patch::undecodable_result(self.kind.shown(&self.body, &patched), &error))?;
-        self.warnings = decoded.warnings;
+        let decoded = self.served.decode(&text.into(), Encoding::Json, FieldValidation::Warn);
+        let decoded = decoded.map_err(|error| self.refusal(&patched, &self.misfit(&patched, &error)))?;
+        self.warnings = self.settle(decoded.warnings, &patched)?;
         commit::require_name(self.target, &decoded.object)?;
         Ok(decoded.object)
     }
 
     fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
+    }
+}
+
+impl Patch<'_> {
+    /// What becomes of what strict decoding does not accept: of the patch itself, and of what it made (`unknown`).
+    fn settle(&self, mut unknown: Vec<String>, patched: &Object) -> Result<Vec<String>, StatusError> {
+        if self.validation == FieldValidation::Ignore {
+            return Ok(Vec::new());
+        }
+        let mut strict = match self.kind {
+            PatchType::Json => patch::json::strict_errors(&self.body),
+            _ => decode::duplicate_fields(&self.body),
+        };
+        if self.kind == PatchType::Strategic {
+            unknown.sort_unstable();
+        }
+        strict.append(&mut unknown);
+        match self.validation {
+            FieldValidation::Strict if !strict.is_empty() => Err(self.refusal(patched, &decode::strict_error(&strict))),
+            FieldValidation::Warn => Ok(strict),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Why the patched object is none of its kind.
+    fn misfit(&self, patched: &Object, error: &StatusError) -> String {
+        let type_id = self.served.type_id.filter(|_| self.kind == PatchType::Strategic);
+        let misfit = type_id.and_then(|id| patch::strategic::misfit(&self.served.schema, id, patched));
+        misfit.unwrap_or_else(|| patch::why_unreadable(error).to_string())
+    }
+
+    /// Upstream blames the patch: a strategic one is shown as it is, of others what they make of the object.
+    fn refusal(&self, patched: &Object, why: &str) -> StatusError {
+        let shown = match (self.kind, serde_json::from_slice(&self.body)) {
+            (PatchType::Strategic, Ok(body)) => patch::strategic::go_text(&body),
+            _ => patched.to_string(),
+        };
+        patch::undecodable_result(shown, why)
     }
 }

@@ -82,7 +82,7 @@ impl Change for SetReplicas<'_> {
     }
 }
 
-fn check_scale(scale: &Object) -> Result<(), StatusError> {
+pub(super) fn check_scale(scale: &Object) -> Result<(), StatusError> {
     let replicas = &scale["spec"]["replicas"];
     if replicas.as_i64().unwrap_or_default() >= 0 {
         return Ok(());
@@ -93,7 +93,7 @@ fn check_scale(scale: &Object) -> Result<(), StatusError> {
     Err(StatusError::invalid(&GroupVersionKind::new("autoscaling", "v1", "Scale"), scale.name(), vec![error]))
 }
 
-fn set_pointer(object: &mut Object, pointer: &str, value: Value) {
+pub(super) fn set_pointer(object: &mut Object, pointer: &str, value: Value) {
     let mut at = object;
     for part in pointer.split('/').skip(1) {
         if !at.is_object() {

@@ -2,20 +2,24 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::StatusCode;
 use knarr_api::decode::{self, FieldValidation};
 use knarr_api::object::ObjectExt;
 use knarr_api::table::{IncludeObject, Printer, partial_metadata};
-use knarr_api::{GroupVersionKind, Object};
+use knarr_api::{GroupVersionKind, Object, StatusError};
 use serde_json::json;
 
+use super::apply::Apply;
+use super::commit::Target;
 use super::patch::{self, PatchType};
 use super::render;
-use super::scale::{MakeScale, ScalePaths, SetReplicas, scale_of};
-use super::{Registry, Served, commit, typed};
-use crate::http::negotiate::{self, Form};
+use super::scale::{MakeScale, ScalePaths, SetReplicas, check_scale, scale_of, set_pointer};
+use super::update::Updated;
+use super::{Registry, Served, Writer, commit, typed};
+use crate::http::negotiate::{self, Encoding, Form};
 use crate::http::respond::{self, Answer};
-use crate::resources::Request;
+use crate::resources::{Request, check_patch_options};
 
 /// The kind that `scale` speaks.
 fn scale_kind() -> GroupVersionKind {
@@ -59,7 +63,13 @@ pub async fn serve(registry: &Arc<Registry>, request: Request) -> Answer {
     let served = target.served.clone();
     let scale: MakeScale = if patches {
         let kind = PatchType::parse(negotiate::content_type(request.headers()), &served)?;
+        check_patch_options(kind, &request.query)?;
         let body = request.body.collect_limited().await?;
+        if kind == PatchType::Apply {
+            let mut change = apply_of(&target, &paths, &body, &mut writer)?;
+            let updated = registry.update(&target, &mut change, &mut writer).await?;
+            return answer(&target, &paths, &updated, wanted.encoding, &writer).await;
+        }
         Box::new(move |current: &Object| {
             let patched = match kind {
                 PatchType::Json => patch::apply(kind, &served, &body, current.clone())?,
@@ -77,8 +87,28 @@ pub async fn serve(registry: &Arc<Registry>, request: Request) -> Answer {
     };
     let mut change = SetReplicas { paths: paths.clone(), scale };
     let updated = registry.update(&target, &mut change, &mut writer).await?;
+    answer(&target, &paths, &updated, wanted.encoding, &writer).await
+}
+
+async fn answer(target: &Target, paths: &ScalePaths, updated: &Updated, encoding: Encoding, writer: &Writer) -> Answer {
     let object = commit::from_stored(&target.served, updated.written.object()).await?;
-    let mut response = render::encode(StatusCode::OK, wanted.encoding, &scale_of(&object, &paths))?;
+    let mut response = render::encode(StatusCode::OK, encoding, &scale_of(&object, paths))?;
     respond::add_warnings(&mut response, &writer.warnings);
     Ok(response)
+}
+
+/// Who applies a `Scale` applies to the scaled object what it says of the replicas, and owns them there.
+fn apply_of(target: &Target, paths: &ScalePaths, body: &Bytes, writer: &mut Writer) -> Result<Apply, StatusError> {
+    let validation = writer.options.field_validation;
+    let decoded = decode::decode_object(body, decode::Encoding::Yaml, &scale_kind(), validation)?;
+    writer.warnings.extend(decoded.warnings);
+    let scale = decoded.object;
+    check_scale(&scale)?;
+    let mut config = json!({"apiVersion": target.served.api_version, "kind": target.served.kind.kind});
+    for field in ["name", "namespace", "uid", "resourceVersion"] {
+        config.set_meta_str(field, scale.meta_str(field));
+    }
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or_default();
+    set_pointer(&mut config, &paths.spec_replicas, replicas.into());
+    Ok(Apply::of(target, config, writer))
 }

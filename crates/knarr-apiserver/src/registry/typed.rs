@@ -1,10 +1,11 @@
 //! A served resource's type at work: decoding, defaulting, checking metadata, and what each kind of write may not touch.
 
 use bytes::Bytes;
-use knarr_api::decode::{self, Decoded, FieldValidation};
+use knarr_api::decode::{self, Decoded, FieldValidation, Strict};
 use knarr_api::field::ErrorList;
+use knarr_api::object::ObjectExt;
 use knarr_api::validation::metadata;
-use knarr_api::{GroupVersionKind, Object, StatusError, default, protobuf, schema};
+use knarr_api::{GroupVersionKind, Object, StatusError, apply, default, protobuf, schema};
 
 use super::Served;
 use crate::http::negotiate::{self, Encoding};
@@ -39,11 +40,11 @@ impl Served {
         }
     }
 
-    /// Reads a configuration to apply.
-    pub fn decode_configuration(&self, body: &Bytes, validation: FieldValidation) -> Result<Decoded, StatusError> {
+    /// Reads a configuration to apply, and finds the keys that stand twice in it.
+    pub fn decode_configuration(&self, body: &Bytes) -> Result<(Object, Strict), StatusError> {
         match self.custom {
-            Some(_) => knarr_api::custom_resource::decode::decode_configuration(body, &self.kind, validation),
-            None => decode::read_configuration(body, &self.kind, validation),
+            Some(_) => knarr_api::custom_resource::decode::decode_configuration(body, &self.kind),
+            None => decode::read_configuration(body, &self.kind),
         }
     }
 
@@ -109,8 +110,28 @@ impl Served {
                     carry(field);
                 }
                 root.retain(|field, _| STATUS_KEEPS.contains(&field.as_str()) || old.contains_key(field));
+                if self.custom.is_none() {
+                    keep_metadata(apply::reset_fields(&self.kind.kind, true, "status"), object, old);
+                }
             }
             _ => {}
+        }
+    }
+}
+
+/// Carries over the metadata that a kind's status leaves alone: the paths say which.
+fn keep_metadata(reset: &[&[&str]], object: &mut Object, old: &serde_json::Map<String, serde_json::Value>) {
+    const ALL: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
+    let kept = reset.iter().flat_map(|path| match path {
+        ["metadata"] => &ALL[..],
+        ["metadata", field @ ..] => field,
+        _ => &[],
+    });
+    let metadata = object.metadata_mut();
+    for field in kept.copied() {
+        match old.get("metadata").and_then(|metadata| metadata.get(field)) {
+            Some(value) => drop(metadata.insert(field.to_string(), value.clone())),
+            None => drop(metadata.remove(field)),
         }
     }
 }

@@ -72,6 +72,19 @@ impl Change for Replace {
     }
 }
 
+/// How a changed object is stored.
+#[derive(Clone, Copy, Default)]
+struct Manner {
+    dry_run: bool,
+    applied: bool,
+}
+
+impl Manner {
+    fn of(writer: &Writer) -> Self {
+        Manner { dry_run: writer.options.dry_run, applied: writer.fields_managed }
+    }
+}
+
 /// Whether the object had to be made.
 pub struct Updated {
     pub written: Written,
@@ -162,7 +175,7 @@ impl Registry {
         self.validate_changed(target, &object, &old, writer)?;
         served.strategy.canonicalize(&mut object);
         admission.validate(target, &mut object, writer).await?;
-        let written = self.put_or_remove(target, entry, object, &old, writer.options.dry_run).await?;
+        let written = self.put_or_remove(target, entry, object, &old, Manner::of(writer)).await?;
         if matches!(written, Written::Stored(_)) {
             commit::commit_all(reservations).await;
         }
@@ -174,7 +187,7 @@ impl Registry {
         for _ in 0..UNCONDITIONAL_ATTEMPTS {
             let (entry, old) = self.current(target).await?.ok_or_else(|| target.not_found())?;
             let object = change.apply(&old)?;
-            match self.put_or_remove(target, &entry, object, &old, false).await {
+            match self.put_or_remove(target, &entry, object, &old, Manner::default()).await {
                 Ok(written) => return Ok(written.object()),
                 Err(CommitError::Status(error)) => return Err(error),
                 Err(CommitError::Raced(winner)) => self.after_race(winner).await?,
@@ -235,8 +248,9 @@ impl Registry {
         entry: &Arc<Entry>,
         object: Object,
         old: &Object,
-        dry_run: bool,
+        manner: Manner,
     ) -> Result<Written, CommitError> {
+        let dry_run = manner.dry_run;
         if object == *old && (dry_run || !self.is_stale(target).await) {
             return Ok(Written::Stored(entry.clone()));
         }
@@ -248,7 +262,7 @@ impl Registry {
             self.remove(target, revision).await?;
             return Ok(commit::dry(commit::to_stored(&target.served, object).await?));
         }
-        Ok(Written::Stored(self.put(target, object, Expect::Revision(revision)).await?))
+        Ok(Written::Stored(self.put(target, object, Expect::Revision(revision), manner.applied).await?))
     }
 }
 

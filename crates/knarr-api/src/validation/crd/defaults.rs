@@ -10,20 +10,37 @@ use crate::validation::check::{Checker, has, text};
 
 /// Checks every default of a schema.
 pub fn validate(c: &mut Checker, schema: &Value) {
-    if has(schema, "default") {
-        c.within("default", |c| default_value(c, schema));
-    }
-    if schema["items"].is_object() {
-        c.at(schema, "items", validate);
-    }
-    c.each_key(schema, "properties", |c, _, field| validate(c, field));
+    validate_in(c, schema, Surroundings::Object);
 }
 
-fn default_value(c: &mut Checker, schema: &Value) {
+/// Where a schema stands.
+#[derive(Clone, Copy, PartialEq)]
+enum Surroundings {
+    Object,
+    /// In the metadata of an embedded object: what that does not know is dropped, whatever its schema says.
+    EmbeddedMetadata,
+}
+
+fn validate_in(c: &mut Checker, schema: &Value, surroundings: Surroundings) {
+    let embedded = schema["x-kubernetes-embedded-resource"] == true;
+    let surroundings = if embedded { Surroundings::Object } else { surroundings };
+    if has(schema, "default") {
+        c.within("default", |c| default_value(c, schema, surroundings));
+    }
+    if schema["items"].is_object() {
+        c.at(schema, "items", |c, items| validate_in(c, items, surroundings));
+    }
+    c.each_key(schema, "properties", |c, name, field| {
+        let metadata = embedded && matches!(name, "metadata" | "apiVersion" | "kind");
+        validate_in(c, field, if metadata { Surroundings::EmbeddedMetadata } else { surroundings });
+    });
+}
+
+fn default_value(c: &mut Checker, schema: &Value, surroundings: Surroundings) {
     let default = &schema["default"];
     let compiled = Structural::compile(schema);
     let mut pruned = default.clone();
-    if prune::prune_value(&mut pruned, &compiled) {
+    if surroundings == Surroundings::Object && prune::prune_value(&mut pruned, &compiled) {
         c.invalid("", default, "must not have unknown fields");
     }
     let mut errors = match embedded::coerce(&mut pruned, &compiled, Malformed::Refuse) {
