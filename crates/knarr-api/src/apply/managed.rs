@@ -1,5 +1,7 @@
 //! `metadata.managedFields`: reading, writing, sorting and capping the entries.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 
 use super::field_set::FieldSet;
@@ -8,7 +10,7 @@ use super::field_set::FieldSet;
 const MAX_UPDATE_MANAGERS: usize = 10;
 const ANCIENT_CHANGES: &str = "ancient-changes";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     Apply,
     Update,
@@ -36,12 +38,15 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// Whether both are the same manager: one that applies is the same in every version.
+    /// What makes it the manager it is: one that applies is the same in every version.
+    fn identity(&self) -> (&str, Operation, &str, &str) {
+        let version = if self.operation == Operation::Apply { "" } else { &self.api_version };
+        (&self.name, self.operation, &self.subresource, version)
+    }
+
+    /// Whether both are the same manager.
     pub fn same(&self, other: &Manager) -> bool {
-        self.name == other.name
-            && self.operation == other.operation
-            && self.subresource == other.subresource
-            && (self.operation == Operation::Apply || self.api_version == other.api_version)
+        self.identity() == other.identity()
     }
 
     fn to_value(&self) -> Value {
@@ -63,19 +68,23 @@ impl Manager {
 pub struct Managers(pub Vec<Manager>);
 
 impl Managers {
-    /// Reads `metadata.managedFields`; an entry that is not well-formed spoils them all.
+    /// Reads `metadata.managedFields`; an entry that is not well-formed spoils them all. Of several entries of one manager (a
+    /// client may have renamed it) the last counts.
     pub fn parse(entries: Option<&Value>) -> Result<Managers, String> {
         let entries = match entries {
             None | Some(Value::Null) => return Ok(Managers::default()),
             Some(Value::Array(entries)) => entries,
             Some(_) => return Err("managedFields must be a list".into()),
         };
-        entries
-            .iter()
-            .enumerate()
-            .map(|(index, entry)| parse_entry(index, entry))
-            .collect::<Result<_, _>>()
-            .map(Managers)
+        let parsed = entries.iter().enumerate().map(|(index, entry)| parse_entry(index, entry));
+        let mut managers: Vec<Manager> = parsed.collect::<Result<_, _>>()?;
+        let lasts: HashMap<_, usize> = managers.iter().enumerate().map(|(i, m)| (m.identity(), i)).collect();
+        if lasts.len() < managers.len() {
+            let mut lasts: Vec<usize> = lasts.into_values().collect();
+            lasts.sort_unstable();
+            managers = lasts.into_iter().map(|index| managers[index].clone()).collect();
+        }
+        Ok(Managers(managers))
     }
 
     /// Writes them in upstream's order: operation, time, name, version, subresource.

@@ -45,7 +45,8 @@ impl<'s> Typed<'s> {
                 (Some(old), Some(entry)) => self.merge_at(entry, old, value, depth),
                 _ => value.clone(),
             };
-            if !merged.is_null() {
+            // A null takes away what stands, which may be somebody's; of nothing it says nothing.
+            if !merged.is_null() || live.get(key).is_some_and(|old| !old.is_null()) {
                 out.insert(key.clone(), merged);
             }
         }

@@ -104,6 +104,20 @@ fn ownership_that_is_reset_starts_anew() {
 }
 
 #[test]
+fn managers_of_one_name_are_one_the_last() {
+    let mut old = deployment(json!({"replicas": 1}));
+    update_managed_fields(&deployments(), None, &mut old, "a", NOW);
+    let mut live = old.clone();
+    live["spec"]["paused"] = true.into();
+    update_managed_fields(&deployments(), Some(&old), &mut live, "b", NOW);
+    let mut new = live.clone();
+    new["metadata"]["managedFields"][0]["manager"] = "b".into();
+    update_managed_fields(&deployments(), Some(&live), &mut new, "c", NOW);
+    assert_eq!(managers(&new), ["b"]);
+    assert_eq!(owner(&new, "b"), &json!({"f:spec": {"f:paused": {}}}));
+}
+
+#[test]
 fn the_eleventh_manager_folds_the_oldest() {
     let mut live = deployment(json!({}));
     live["metadata"]["labels"] = json!({"l": "0"});
@@ -175,6 +189,17 @@ fn what_others_own_is_a_conflict_in_upstreams_words() {
     assert_eq!(forced["spec"]["replicas"], 2);
     assert_eq!(owner(&forced, "me"), &json!({"f:spec": {"f:replicas": {}}}));
     assert_eq!(owner(&forced, "kubectl")["f:spec"].get("f:replicas"), None);
+}
+
+#[test]
+fn a_null_takes_away_what_may_be_others() {
+    let live = applied(None, &deployment(json!({"replicas": 1, "paused": true})), "other", false).expect("creates");
+    let config = deployment(json!({"replicas": null}));
+    let conflict = applied(Some(&live), &config, "me", false).expect_err("a conflict");
+    assert_eq!(conflict.details.expect("details").causes[0].field, ".spec.replicas");
+    let nothing = deployment(json!({"minReadySeconds": null}));
+    let object = applied(Some(&live), &nothing, "me", false).expect("no conflict");
+    assert_eq!(object["spec"], live["spec"]);
 }
 
 #[test]
