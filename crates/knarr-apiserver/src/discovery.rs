@@ -60,8 +60,8 @@ pub fn core_versions(catalog: &Catalog<'_>, headers: &HeaderMap, server_address:
     if let Some(aggregated) = aggregated(catalog, headers, true) {
         return aggregated;
     }
-    respond::json(
-        StatusCode::OK,
+    respond::document(
+        headers,
         &json!({
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}],
@@ -75,15 +75,15 @@ pub fn group_list(catalog: &Catalog<'_>, headers: &HeaderMap) -> Response<Body> 
         return aggregated;
     }
     let groups: Vec<Value> = catalog.groups().iter().filter(|g| !g.name.is_empty()).map(group_value).collect();
-    respond::json(StatusCode::OK, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+    respond::document(headers, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
 /// `GET /apis/GROUP`
-pub fn group(catalog: &Catalog<'_>, name: &str) -> Option<Response<Body>> {
+pub fn group(catalog: &Catalog<'_>, headers: &HeaderMap, name: &str) -> Option<Response<Body>> {
     let mut value = group_value(catalog.groups().iter().find(|g| g.name == name && !g.name.is_empty())?);
     value["kind"] = "APIGroup".into();
     value["apiVersion"] = "v1".into();
-    Some(respond::json(StatusCode::OK, &value))
+    Some(respond::document(headers, &value))
 }
 
 fn group_value(group: &Group) -> Value {
@@ -96,7 +96,7 @@ fn group_value(group: &Group) -> Value {
 }
 
 /// `GET /api/v1`, `GET /apis/GROUP/VERSION`
-pub fn resource_list(table: &Table, group: &str, version: &str) -> Option<Response<Body>> {
+pub fn resource_list(table: &Table, headers: &HeaderMap, group: &str, version: &str) -> Option<Response<Body>> {
     let of_version = |s: &&Arc<Served>| s.resource.group == group && s.resource.version == version;
     let mut rows: Vec<&Arc<Served>> = table.rows.iter().filter(of_version).collect();
     if rows.is_empty() {
@@ -106,7 +106,7 @@ pub fn resource_list(table: &Table, group: &str, version: &str) -> Option<Respon
     let resources = rows.iter().flat_map(|served| api_resources(served)).collect();
     let group_version = GroupVersion::new(group.to_string(), version.to_string()).to_string();
     let list = ApiResourceList { kind: "APIResourceList", api_version: "v1", group_version, resources };
-    Some(respond::json(StatusCode::OK, &list))
+    Some(respond::document(headers, &list))
 }
 
 /// `metav1.APIResourceList`, its fields in upstream's order: scripts search the text.

@@ -99,10 +99,12 @@ impl Pages {
         match words.as_slice() {
             [] => Some(self.root()),
             ["api"] => Some(discovery::core_versions(&self.catalog(&table), &parts.headers, &self.server_address)),
-            ["api", version] => discovery::resource_list(&table, "", version),
+            ["api", version] => discovery::resource_list(&table, &parts.headers, "", version),
             ["apis"] => Some(discovery::group_list(&self.catalog(&table), &parts.headers)),
-            ["apis", group] => discovery::group(&self.catalog(&table), group),
-            ["apis", group, version] if !group.is_empty() => discovery::resource_list(&table, group, version),
+            ["apis", group] => discovery::group(&self.catalog(&table), &parts.headers, group),
+            ["apis", group, version] if !group.is_empty() => {
+                discovery::resource_list(&table, &parts.headers, group, version)
+            }
             ["version"] => Some(self.version()),
             ["flagz"] => Some(zpages::flags(&parts.headers, &self.flags)),
             ["statusz"] => Some(zpages::status(&parts.headers, self.started, &self.paths())),

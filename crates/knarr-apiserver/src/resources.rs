@@ -329,7 +329,8 @@ fn refuse_route(info: &RequestInfo, served: &Served) -> Option<Response<Body>> {
     let is_namespace = served.group_resource.group.is_empty() && served.group_resource.resource == "namespaces";
     let wrong_scope = !resource.namespaced() && !info.namespace.is_empty() && !is_namespace;
     let all_namespaces = resource.namespaced() && info.namespace.is_empty();
-    if wrong_scope || (all_namespaces && !info.name.is_empty() && !matches!(info.verb.as_str(), "list" | "watch")) {
+    let needs_namespace = served.custom.is_some() || !info.name.is_empty();
+    if wrong_scope || (all_namespaces && needs_namespace && !matches!(info.verb.as_str(), "list" | "watch")) {
         return Some(respond::no_route(&info.path));
     }
     if !info.subresource.is_empty() && resource.subresource(&info.subresource).is_none() {

@@ -458,6 +458,18 @@ async fn names_are_given_to_whoever_asked_first() {
     server.get("/apis/stable.example.com/v1/namespaces/default/others").await.ok();
 }
 
+/// Others' kinds have no route there; of the server's own, upstream says that there is no such method.
+#[tokio::test]
+async fn what_is_in_a_namespace_is_made_and_taken_away_nowhere_else() {
+    let server = Server::start().await;
+    define(&server, &definition(tab_schema())).await;
+    let everywhere = "/apis/stable.example.com/v1/crontabs";
+    assert_eq!(server.post(everywhere, &tab("a")).await.code, 404);
+    assert_eq!(server.delete(everywhere).await.code, 404);
+    assert_eq!(server.get(everywhere).await.code, 200);
+    assert_eq!(server.delete("/api/v1/configmaps").await.code, 405);
+}
+
 #[tokio::test]
 async fn defaults_show_in_objects_that_were_stored_without() {
     let server = started().await;

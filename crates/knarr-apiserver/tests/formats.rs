@@ -221,6 +221,11 @@ async fn resources_are_listed_in_upstreams_order_of_fields() {
                 \"verbs\":[\"create\",\"delete\",\"deletecollection\",\"get\",\"list\",\"patch\",\"update\",\"watch\"],\
                 \"shortNames\":[\"cm\"],\"storageVersionHash\":";
     assert!(text.contains(maps), "{text}");
+    for (target, kind) in [("/api", "APIVersions"), ("/apis", "APIGroupList"), ("/api/v1", "APIResourceList")] {
+        let (_, content_type, body) = get_as(&server, target, "application/yaml").await;
+        let text = String::from_utf8_lossy(&body);
+        assert!(content_type == "application/yaml" && text.contains(&format!("kind: {kind}\n")), "{target}: {text}");
+    }
 }
 
 /// client-go deletes in protobuf what it creates in protobuf.

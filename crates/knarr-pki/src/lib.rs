@@ -13,6 +13,7 @@ mod kubeconfig;
 mod signer;
 mod tls;
 mod token;
+mod trusted;
 
 pub use any_certificate::AnyCertificate;
 pub use authority::{CertificateAuthority, CertificateRequest, KeyedCertificate, Usage};
@@ -22,3 +23,4 @@ pub use kubeconfig::{Credentials, Kubeconfig};
 pub use signer::{SigningRequest, expiry};
 pub use tls::{chain_and_key, client_config, install_crypto_provider, root_store, server_config};
 pub use token::TokenKey;
+pub use trusted::TrustedServers;

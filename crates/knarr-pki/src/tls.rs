@@ -56,7 +56,7 @@ pub fn chain_and_key(
     Ok((certificates(&keyed.certificate_pem)?, key))
 }
 
-fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
     CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|_| Error::unusable("certificate"))

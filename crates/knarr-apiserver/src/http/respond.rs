@@ -44,6 +44,14 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     json_bytes(status, text.into())
 }
 
+/// A document of the server's own in the encoding that the client accepts; in JSON where it accepts nothing there is.
+pub fn document(headers: &HeaderMap, value: &impl Serialize) -> Response<Body> {
+    let encoding = negotiate::accept(headers, false).map_or(Encoding::Json, |wanted| wanted.encoding);
+    let tree = (encoding != Encoding::Json).then(|| serde_json::to_value(value).unwrap_or_default());
+    let written = tree.and_then(|tree| encode(StatusCode::OK, encoding, &tree).ok());
+    written.unwrap_or_else(|| json(StatusCode::OK, value))
+}
+
 pub fn text(status: StatusCode, text: impl Into<String>) -> Response<Body> {
     let mut response = with_type(status, TEXT, Body::from(text.into()));
     response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));

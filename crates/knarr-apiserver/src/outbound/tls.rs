@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use knarr_pki::{AnyCertificate, KeyedCertificate};
+use knarr_pki::{AnyCertificate, KeyedCertificate, TrustedServers};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{OpenError, TlsOptions};
@@ -27,8 +27,9 @@ pub(super) fn client_config(options: &TlsOptions) -> Result<ClientConfig, OpenEr
     } else if options.authorities.trim().is_empty() {
         builder.with_root_certificates(SYSTEM.clone())
     } else {
-        let roots = knarr_pki::root_store(&options.authorities);
-        builder.with_root_certificates(roots.map_err(|error| OpenError::Authorities(error.to_string()))?)
+        let servers = TrustedServers::new(&options.authorities);
+        let servers = servers.map_err(|error| OpenError::Authorities(error.to_string()))?;
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(servers))
     };
     let mut config = match &options.identity {
         None => builder.with_no_client_auth(),
