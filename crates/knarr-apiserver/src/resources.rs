@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body as _;
+use knarr_api::status::Reason;
 use knarr_api::{FieldError, GroupVersionKind, Object, Path, StatusError};
 
 use crate::audit;
@@ -12,6 +13,7 @@ use crate::authentication::User;
 use crate::chain::request_info::RequestInfo;
 use crate::deprecation::{self, Deprecated};
 use crate::http::body::Body;
+use crate::http::negotiate::Encoding;
 use crate::http::respond::{self, Answer};
 use crate::http::{large, negotiate};
 use crate::proxy::{Connect, Connector};
@@ -86,9 +88,15 @@ impl Request {
             Some(_) => negotiate::accept_without_protobuf(self.headers())?,
             None => negotiate::accept(self.headers(), true).map_err(|error| self.with_streams(error))?,
         };
+        if self.info.verb == "watch" && wanted.encoding == Encoding::Yaml {
+            return Err(StatusError::new(Reason::NotAcceptable, NO_YAML_STREAMS));
+        }
         Ok(Presenter::new(&self.served, wanted))
     }
 }
+
+/// Upstream's 406 of a watch in YAML; of custom resources as well, which are not in protobuf either.
+const NO_YAML_STREAMS: &str = "only the following media types are accepted: application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 
 impl Resources {
     /// The answer, whatever happens.

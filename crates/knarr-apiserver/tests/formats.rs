@@ -160,6 +160,16 @@ async fn metadata_alone_comes_in_protobuf_too() {
 }
 
 #[tokio::test]
+async fn nothing_is_watched_in_yaml() {
+    let server = Server::start().await;
+    for accept in ["application/yaml", "application/yaml;as=Table;v=v1;g=meta.k8s.io"] {
+        let (code, _, body) = get_as(&server, "/api/v1/configmaps?watch=1", accept).await;
+        let text = String::from_utf8_lossy(&body);
+        assert!(code == 406 && text.contains("application/vnd.kubernetes.protobuf;stream=watch"), "{code} {text}");
+    }
+}
+
+#[tokio::test]
 async fn a_watch_of_tables_says_once_what_their_columns_are() {
     let server = Server::start().await;
     let maps = "/api/v1/namespaces/default/configmaps";

@@ -193,3 +193,38 @@ async fn what_is_in_no_namespace_may_say_one() {
     let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "namespace": "b"}});
     assert_eq!(server.post("/api/v1/namespaces", &space).await.ok()["metadata"].get("namespace"), None);
 }
+
+/// However many write at once, a patch that names no version finds its turn.
+#[tokio::test]
+async fn patches_at_once_are_all_made() {
+    let server = Server::start().await;
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    server.post(MAPS, &map).await.ok();
+    let target = format!("{MAPS}/a");
+    let patches: Vec<Value> = (0..24).map(|n| json!({"data": {format!("k{n}"): "v"}})).collect();
+    let answers = futures::future::join_all(patches.iter().map(|patch| server.merge(&target, patch))).await;
+    assert_eq!(answers.iter().map(|answer| answer.code).collect::<Vec<_>>(), [200; 24]);
+    let data = server.get(&target).await.ok()["data"].clone();
+    assert_eq!(data.as_object().map(|data| data.len()), Some(24));
+}
+
+/// Of a patch, only what admission leaves is looked at.
+#[tokio::test]
+async fn owners_that_stand_twice_are_told_of_once() {
+    let server = Server::start().await;
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "o", "uid": "u"});
+    let map =
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "ownerReferences": [owner, owner]}});
+    let told = |answer: &Answer| -> Vec<String> {
+        let warnings = answer.headers.get_all("warning").iter().filter_map(|text| text.to_str().ok());
+        warnings.filter_map(|text| text.split(';').next()).map(str::to_string).collect()
+    };
+    const TWICE: &str = "299 - \".metadata.ownerReferences contains duplicate entries";
+    assert_eq!(told(&server.post(MAPS, &map).await), [TWICE]);
+    let target = format!("{MAPS}/a");
+    assert_eq!(told(&server.put(&target, &map).await), [TWICE]);
+    let again = json!([{"op": "add", "path": "/metadata/ownerReferences/-", "value": owner}]).to_string();
+    let patched = server.call("PATCH", &target, "application/json-patch+json", again).await;
+    assert_eq!(told(&patched), [format!("{TWICE} after mutating admission happens")]);
+    assert_eq!(patched.ok()["metadata"]["ownerReferences"].as_array().map(Vec::len), Some(1));
+}

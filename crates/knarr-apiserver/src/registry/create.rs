@@ -74,7 +74,9 @@ impl Registry {
     ) -> Result<(), StatusError> {
         target.served.refuse_creation(&target.name)?;
         commit::ensure_namespace(target, object)?;
-        commit::unique_owners(object, "", &mut writer.warnings);
+        if !writer.fields_managed {
+            commit::unique_owners(object, "", &mut writer.warnings);
+        }
         refuse_version(object, writer)?;
         target.served.apply_defaults(object);
         let version = object.resource_version().to_string();

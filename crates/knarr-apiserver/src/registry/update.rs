@@ -16,10 +16,8 @@ use crate::admission::Operation;
 use crate::authorization::{self, Attributes, Decision};
 use crate::cache::Entry;
 
-/// Times a patch is tried again on a newer state, as upstream.
-const PATCH_ATTEMPTS: usize = 5;
-/// A write that names no version always wins in the end.
-const UNCONDITIONAL_ATTEMPTS: usize = 100;
+/// A write that names no version always wins in the end, patches as well. One that does is refused once it finds another.
+const ATTEMPTS: usize = 100;
 
 /// What a request wants of an existing object.
 pub trait Change: Send {
@@ -34,11 +32,6 @@ pub trait Change: Send {
     /// Whether the identity that the object names is a demand, rather than a change.
     fn demands_identity(&self) -> bool {
         false
-    }
-
-    /// How often a lost race may be tried again.
-    fn attempts(&self) -> usize {
-        PATCH_ATTEMPTS
     }
 
     /// The object to create where there is none; `None` is a 404.
@@ -60,10 +53,6 @@ impl Change for Replace {
 
     fn demands_identity(&self) -> bool {
         true
-    }
-
-    fn attempts(&self) -> usize {
-        UNCONDITIONAL_ATTEMPTS
     }
 
     fn create(&mut self) -> Result<Option<Object>, StatusError> {
@@ -99,7 +88,7 @@ impl Registry {
         change: &mut dyn Change,
         writer: &mut Writer,
     ) -> Result<Updated, StatusError> {
-        for _ in 0..change.attempts() {
+        for _ in 0..ATTEMPTS {
             let Some((entry, old)) = self.current(target).await? else {
                 let object = change.create()?.ok_or_else(|| target.not_found())?;
                 self.authorize_creation(target, writer).await?;
@@ -158,7 +147,10 @@ impl Registry {
         check_preconditions(target, &object, entry, change.demands_identity())?;
         served.apply_defaults(&mut object);
         let old = Arc::new(old);
-        commit::unique_owners(&mut object, "", &mut writer.warnings);
+        // Of a patch, upstream looks at what admission leaves only.
+        if change.demands_identity() {
+            commit::unique_owners(&mut object, "", &mut writer.warnings);
+        }
         if !writer.fields_managed {
             managed::record(served, Some(&old), &mut object, &target.subresource, writer);
         }
@@ -184,7 +176,7 @@ impl Registry {
 
     /// A change of any field by the server itself: neither admitted, nor prepared, nor validated.
     pub(super) async fn overwrite(&self, target: &Target, change: &mut dyn Change) -> Result<Object, StatusError> {
-        for _ in 0..UNCONDITIONAL_ATTEMPTS {
+        for _ in 0..ATTEMPTS {
             let (entry, old) = self.current(target).await?.ok_or_else(|| target.not_found())?;
             let object = change.apply(&old)?;
             match self.put_or_remove(target, &entry, object, &old, Manner::default()).await {
