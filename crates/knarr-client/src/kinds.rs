@@ -28,12 +28,12 @@ macro_rules! compile_here {
         /// Not to be called: naming the functions has them compiled here.
         #[doc(hidden)]
         pub fn compiled_here() -> Vec<*const ()> {
-            let mut functions = Vec::new();
-            $(
-                functions.push(Informers::all::<$kind> as fn(&Informers) -> Informer<$kind> as *const ());
-                functions.push(serde_json::to_vec::<$kind> as fn(&$kind) -> Result<Vec<u8>> as *const ());
-            )+
-            functions
+            vec![
+                $(
+                    Informers::all::<$kind> as fn(&Informers) -> Informer<$kind> as *const (),
+                    serde_json::to_vec::<$kind> as fn(&$kind) -> Result<Vec<u8>> as *const (),
+                )+
+            ]
         }
     };
 }
