@@ -256,20 +256,23 @@ impl Numbers {
         let allocates = needs_node_ports(&object["spec"]);
         let given: Vec<(i64, i64)> =
             ports(&object["spec"]).iter().map(|p| (number(p, "port"), number(p, "nodePort"))).collect();
+        // The first that is asked for, by the service's port.
+        let mut asked: HashMap<i64, i64> = HashMap::new();
+        for (port, wanted) in given.iter().filter(|(_, wanted)| *wanted != 0) {
+            asked.entry(*port).or_insert(*wanted);
+        }
         let mut chosen: HashMap<i64, i64> = HashMap::new();
         for (i, (port, own)) in given.iter().enumerate() {
             if *own == 0 && !allocates {
                 continue;
             }
             let before = chosen.get(port).copied();
-            let asked =
-                given.iter().find(|(other, wanted)| other == port && *wanted != 0).map_or(0, |(_, wanted)| *wanted);
-            let node_port = match (before, *own) {
-                (Some(before), 0) => before,
-                (Some(before), own) if before == own => continue,
-                (Some(_), own) => self.take_asked_port(i, own, name, taken).await?,
-                (None, _) if asked != 0 => self.take_asked_port(i, asked, name, taken).await?,
-                (None, _) => self.take_free_port(&object["spec"]["ports"][i], taken).await?,
+            let node_port = match (before, *own, asked.get(port)) {
+                (Some(before), 0, _) => before,
+                (Some(before), own, _) if before == own => continue,
+                (Some(_), own, _) => self.take_asked_port(i, own, name, taken).await?,
+                (None, _, Some(asked)) => self.take_asked_port(i, *asked, name, taken).await?,
+                (None, _, None) => self.take_free_port(&object["spec"]["ports"][i], taken).await?,
             };
             chosen.entry(*port).or_insert(node_port);
             object["spec"]["ports"][i]["nodePort"] = node_port.into();
