@@ -102,8 +102,8 @@ pub trait Strategy: Send + Sync {
         false
     }
 
-    /// Seconds of grace a delete gets where the request does not say; `None` means deletion is immediate.
-    fn default_grace_seconds(&self, _object: &Object) -> Option<i64> {
+    /// Seconds of grace a delete gives that asks for so many, or does not say; `None`: the kind knows no grace.
+    fn grace_seconds(&self, _object: &Object, _asked: Option<i64>) -> Option<i64> {
         None
     }
 

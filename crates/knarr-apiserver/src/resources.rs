@@ -269,10 +269,12 @@ impl Resources {
         let target = request.target();
         let body = request.body.collect_limited().await?;
         let options = DeleteOptions::read(&request.parts.headers, &body, &request.query)?;
-        let deleted = self.registry.delete(&target, &options, &mut writer).await?;
-        let mut response = delete::answer(&target, &options, &deleted, &presenter).await?;
-        respond::add_warnings(&mut response, &writer.warnings);
-        Ok(response)
+        writer.warnings.extend(delete::warning(&target.served, &options).map(String::from));
+        let answer = match self.registry.delete(&target, &options, &mut writer).await {
+            Ok(deleted) => delete::answer(&target, &options, &deleted, &presenter).await,
+            Err(error) => Err(error),
+        };
+        warned(answer, &writer.warnings)
     }
 
     async fn delete_collection(&self, request: Request) -> Answer {
@@ -282,8 +284,12 @@ impl Resources {
         let (served, namespace) = (request.served, request.info.namespace.clone());
         let body = request.body.collect_limited().await?;
         let options = DeleteOptions::read(&request.parts.headers, &body, &request.query)?;
-        let page = self.registry.delete_collection(&served, &namespace, &list, &options, &writer).await?;
-        presenter.list(&page).await
+        let warnings: Vec<String> = delete::warning(&served, &options).map(String::from).into_iter().collect();
+        let answer = match self.registry.delete_collection(&served, &namespace, &list, &options, &writer).await {
+            Ok(page) => presenter.list(&page).await,
+            Err(error) => Err(error),
+        };
+        warned(answer, &warnings)
     }
 
     /// An endpoint at a node, a pod or a service.

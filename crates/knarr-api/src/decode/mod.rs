@@ -149,6 +149,42 @@ pub fn read_configuration(bytes: &[u8], kind: &GroupVersionKind) -> Result<(Obje
     Ok((outcome.value, Strict { repeated: json.repeated, fields: outcome.strict }))
 }
 
+/// Upstream names where it keeps the kinds that a delete may say.
+const NO_SUCH_OPTIONS: &str = "in scheme \"pkg/apis/meta/internalversion/scheme/register.go:27\"";
+
+/// The `DeleteOptions` in the body of a delete, which may name any group and version, or none. What it does not know is passed over.
+pub fn read_delete_options(bytes: &[u8], encoding: Encoding) -> Result<Object, StatusError> {
+    let unread = |why: String| StatusError::bad_request(format!("{NO_KIND}{why}"));
+    let json = match encoding {
+        Encoding::Json => yaml::Json { text: bytes.into(), repeated: Vec::new() },
+        Encoding::Yaml => yaml::to_json(bytes).map_err(StatusError::bad_request)?,
+    };
+    syntax::check(&json.text).map_err(unread)?;
+    let said = said::type_meta(&json.text).map_err(unread)?;
+    check_delete_options(&said.api_version, &said.kind)?;
+    let id = schema().by_name("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions");
+    let id = id.ok_or_else(|| StatusError::internal("no type for DeleteOptions"))?;
+    Ok(json::decode(&json.text, schema(), id).map_err(StatusError::bad_request)?.value)
+}
+
+/// Refuses what says that it is something else than `DeleteOptions`.
+pub fn check_delete_options(api_version: &str, kind: &str) -> Result<(), StatusError> {
+    let version = if api_version.is_empty() { "meta.k8s.io/v1" } else { api_version };
+    if version.matches('/').count() > 1 {
+        return Err(StatusError::bad_request(format!("unexpected GroupVersion string: {version}")));
+    }
+    match kind {
+        "" | "DeleteOptions" => Ok(()),
+        "Status" => {
+            Err(StatusError::bad_request("converting (v1.Status) to (v1.DeleteOptions): unknown conversion"))
+        }
+        other => {
+            let why = format!("no kind \"{other}\" is registered for version \"{version}\" {NO_SUCH_OPTIONS}");
+            Err(StatusError::bad_request(why))
+        }
+    }
+}
+
 /// Any object: its tree as it is, and the duplicate fields in its text.
 pub(crate) fn read_untyped(
     bytes: &[u8],

@@ -264,11 +264,12 @@ fn name_by_uid(_: &Context, range: &mut Object) {
 }
 
 /// A pod that was never placed, or has ended, goes at once.
-fn pod_grace(pod: &Object) -> Option<i64> {
+fn pod_grace(pod: &Object, asked: Option<i64>) -> Option<i64> {
     if is_empty(&pod["spec"], "nodeName") || matches!(text(&pod["status"], "phase"), "Failed" | "Succeeded") {
         return Some(0);
     }
-    Some(int(&pod["spec"], "terminationGracePeriodSeconds").unwrap_or(30))
+    let seconds = asked.or_else(|| int(&pod["spec"], "terminationGracePeriodSeconds")).unwrap_or_default();
+    Some(if seconds < 0 { 1 } else { seconds })
 }
 
 /// Every namespace can be selected by its name, also one whose name was generated.

@@ -47,7 +47,7 @@ pub struct Row {
     /// Whether a finalizer without a domain must be one of the project's own.
     pub own_finalizers: bool,
     /// Deletion waits so many seconds.
-    pub grace: fn(&Object) -> Option<i64>,
+    pub grace: fn(&Object, Option<i64>) -> Option<i64>,
     pub warnings: Warnings,
     /// Last touch on a valid new object.
     pub canonicalize: fn(&mut Object),
@@ -76,7 +76,7 @@ impl Row {
             create_on_update: false,
             unconditional: true,
             own_finalizers: true,
-            grace: |_| None,
+            grace: |_, _| None,
             warnings: |_, _| Vec::new(),
             canonicalize: |_| {},
         }
@@ -212,8 +212,8 @@ impl Strategy for Row {
         !self.selectable.is_empty() || !self.selectable_as.is_empty()
     }
 
-    fn default_grace_seconds(&self, object: &Object) -> Option<i64> {
-        (self.grace)(object)
+    fn grace_seconds(&self, object: &Object, asked: Option<i64>) -> Option<i64> {
+        (self.grace)(object, asked)
     }
 
     fn allow_create_on_update(&self) -> bool {

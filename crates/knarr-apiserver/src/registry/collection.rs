@@ -11,7 +11,6 @@ use super::commit::{self, Target};
 use super::delete::DeleteOptions;
 use super::options::ListOptions;
 use super::read::{ListError, Page};
-use super::render::Written;
 use super::watch_converted::selects;
 use super::{Registry, Served, Writer};
 
@@ -19,7 +18,7 @@ use super::{Registry, Served, Writer};
 const WORKERS: usize = 16;
 
 impl Registry {
-    /// Deletes everything that the list options select; returns what was there.
+    /// Deletes everything that the list options select; returns what was there, as it was.
     pub async fn delete_collection(
         &self,
         served: &Arc<Served>,
@@ -36,20 +35,11 @@ impl Registry {
             deletions.push(async move { self.delete(&target, options, &mut writer).await });
         }
         let results: Vec<_> = stream::iter(deletions).buffer_unordered(WORKERS).collect().await;
-        let mut entries = Vec::with_capacity(results.len());
-        for result in results {
-            match result {
-                Ok(deleted) => entries.extend(match deleted.object {
-                    Written::Stored(entry) => Some(entry),
-                    Written::DryRun(_) => None,
-                }),
-                // Somebody else was faster: it is gone, as wished.
-                Err(error) if error.code == 404 => {}
-                Err(error) => return Err(error),
-            }
+        // Somebody else may have been faster: what is gone is gone as wished.
+        match results.into_iter().filter_map(Result::err).find(|error| error.code != 404) {
+            Some(error) => Err(error),
+            None => Ok(page),
         }
-        entries.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(Page { entries, whole: None, ..page })
     }
 
     /// What the options select; of a kind that a webhook converts, by the fields in the served version.

@@ -256,8 +256,8 @@ impl Registry {
         }
     }
 
-    /// Deletes for good and waits until the caches know; returns the object as of its deletion.
-    pub(super) async fn remove(&self, target: &Target, expect: Revision) -> Result<(), CommitError> {
+    /// Deletes for good and waits until the caches know; returns the revision of the deletion.
+    pub(super) async fn remove(&self, target: &Target, expect: Revision) -> Result<Revision, CommitError> {
         let cache = &target.served.cache;
         let key = store_key(&cache.resource, &target.key());
         let started = Instant::now();
@@ -266,7 +266,7 @@ impl Registry {
         let (revision, gone) = deleted.map_err(raced)?;
         self.caches.reached(revision.0).await;
         self.release(target, &gone.value).await;
-        Ok(())
+        Ok(revision)
     }
 
     /// Gives back the numbers that an object had, for the kinds that have them.
@@ -411,9 +411,9 @@ pub(super) fn too_many_races(target: &Target) -> StatusError {
     target.conflict(MODIFIED)
 }
 
-/// What a dry run answers with: nothing was stored, so the version is the one before.
-pub(super) fn dry(object: Object) -> Written {
-    Written::DryRun(object)
+/// What is answered with although it is not stored: that of a dry run, which has the version before, or one that is gone.
+pub(super) fn unstored(object: Object) -> Written {
+    Written::Unstored(object)
 }
 
 /// An event lives an hour, as upstream's `--event-ttl`.

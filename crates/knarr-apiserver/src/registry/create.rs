@@ -125,7 +125,7 @@ impl Registry {
         if let Some(entry) = target.served.cache.snapshot().get(&target.key()) {
             return Err(CommitError::Raced(Some(knarr_store::Revision(entry.revision))));
         }
-        Ok(commit::dry(commit::to_stored(&target.served, object).await?))
+        Ok(commit::unstored(commit::to_stored(&target.served, object).await?))
     }
 
     fn validate_new(&self, target: &Target, object: &Object, writer: &mut Writer) -> Result<(), StatusError> {

@@ -133,7 +133,7 @@ impl Objects for Registry {
         let deleted = Registry::delete(self, &target, &options, &mut Self::own_writer()).await?;
         Ok(Arc::new(match deleted.object {
             Written::Stored(entry) => entry.object(),
-            Written::DryRun(object) => object,
+            Written::Unstored(object) => object,
         }))
     }
 }

@@ -25,8 +25,8 @@ pub use crate::http::respond::encode;
 #[derive(Clone, Debug)]
 pub enum Written {
     Stored(Arc<Entry>),
-    /// What would have been stored, in the stored version.
-    DryRun(Object),
+    /// What would have been stored, or was, in the stored version.
+    Unstored(Object),
 }
 
 impl Written {
@@ -34,7 +34,7 @@ impl Written {
     pub fn object(&self) -> Object {
         match self {
             Written::Stored(entry) => entry.object(),
-            Written::DryRun(object) => object.clone(),
+            Written::Unstored(object) => object.clone(),
         }
     }
 }

@@ -247,12 +247,12 @@ impl Registry {
             return Ok(Written::Stored(entry.clone()));
         }
         if dry_run {
-            return Ok(commit::dry(commit::to_stored(&target.served, object).await?));
+            return Ok(commit::unstored(commit::to_stored(&target.served, object).await?));
         }
         let revision = Revision(entry.revision);
         if object.is_deleting() && object.finalizers().is_empty() && !held_by_spec(&object) && grace_is_over(&object) {
             self.remove(target, revision).await?;
-            return Ok(commit::dry(commit::to_stored(&target.served, object).await?));
+            return Ok(commit::unstored(commit::to_stored(&target.served, object).await?));
         }
         Ok(Written::Stored(self.put(target, object, Expect::Revision(revision), manner.applied).await?))
     }
