@@ -32,7 +32,8 @@ async fn take(server: &Server, step: &Value, version: &str) -> Got {
         (_, "") => "application/json",
         (_, other) => other,
     };
-    let request = Request::builder().method(method).uri(path.replace("RV", version)).header("content-type", content_type);
+    let request =
+        Request::builder().method(method).uri(path.replace("RV", version)).header("content-type", content_type);
     let request = match word("accept") {
         "" => request,
         accept => request.header("accept", accept),

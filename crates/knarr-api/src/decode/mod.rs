@@ -175,9 +175,7 @@ pub fn check_delete_options(api_version: &str, kind: &str) -> Result<(), StatusE
     }
     match kind {
         "" | "DeleteOptions" => Ok(()),
-        "Status" => {
-            Err(StatusError::bad_request("converting (v1.Status) to (v1.DeleteOptions): unknown conversion"))
-        }
+        "Status" => Err(StatusError::bad_request("converting (v1.Status) to (v1.DeleteOptions): unknown conversion")),
         other => {
             let why = format!("no kind \"{other}\" is registered for version \"{version}\" {NO_SUCH_OPTIONS}");
             Err(StatusError::bad_request(why))

@@ -144,7 +144,9 @@ impl Preconditions {
     /// As kinds say it that look before all others do.
     fn check_storage(&self, target: &Target, uid: &str, version: &str) -> Result<(), StatusError> {
         let failed = |what: &str, wanted: &str, found: &str| {
-            target.conflict(format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"))
+            target.conflict(format!(
+                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+            ))
         };
         if let Some(wanted) = self.uid.as_deref().filter(|wanted| *wanted != uid) {
             return Err(failed("UID", wanted, uid));
