@@ -10,6 +10,7 @@
 //!
 //! `$` runs a command once; `~` runs it again and again until it prints what follows. Lines that begin with `> ` continue the command.
 //! What it prints is standard output and standard error together. `[..]` stands for anything within a line, a line `...` for any lines.
+//! Two spaces stand for two or more: how wide a column of a table is depends on how old the oldest of its objects is.
 //! Commands find `kubectl`, set to the session's namespace, which is also in `$NS`.
 
 use std::fs;
@@ -171,7 +172,19 @@ fn lines_match(wanted: &[String], lines: &[&str]) -> bool {
     if first == "..." {
         return (0..=lines.len()).any(|skipped| lines_match(rest, &lines[skipped..]));
     }
-    lines.split_first().is_some_and(|(line, others)| line_matches(first.trim_end(), line) && lines_match(rest, others))
+    let Some((line, others)) = lines.split_first() else { return false };
+    line_matches(&with_narrow_gaps(first.trim_end()), &with_narrow_gaps(line)) && lines_match(rest, others)
+}
+
+/// With two spaces for every run of more.
+fn with_narrow_gaps(line: &str) -> String {
+    let mut narrow = String::with_capacity(line.len());
+    for character in line.chars() {
+        if character != ' ' || !narrow.ends_with("  ") {
+            narrow.push(character);
+        }
+    }
+    narrow
 }
 
 fn line_matches(wanted: &str, line: &str) -> bool {
@@ -201,6 +214,19 @@ mod tests {
             (&["mon", "end"], false),
         ] {
             assert_eq!(lines_match(&steps[1].prints, printed), matches, "{printed:?}");
+        }
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_they_need_to_be() {
+        let wanted = ["NAME   AGE   LABELS", "one    [..]    a=b"].map(String::from);
+        for (printed, matches) in [
+            (["NAME   AGE   LABELS", "one    0s    a=b"], true),
+            (["NAME   AGE    LABELS", "one    115s   a=b"], true),
+            (["NAME AGE LABELS", "one    0s    a=b"], false),
+            (["NAME   AGE   LABELS", "one    0s a=b"], false),
+        ] {
+            assert_eq!(lines_match(&wanted, &printed), matches, "{printed:?}");
         }
     }
 }

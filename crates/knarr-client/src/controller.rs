@@ -26,7 +26,7 @@ pub enum Action {
 /// A control loop: compares what is wanted for a key with what is, and acts on the difference.
 #[async_trait::async_trait]
 pub trait Reconciler: Send + Sync + 'static {
-    type Key: Clone + Eq + Hash + Send + Sync + Debug + 'static;
+    type Key: Key;
 
     /// The name in logs and metrics.
     fn name(&self) -> &'static str;
@@ -40,10 +40,15 @@ pub trait Observer: Send + Sync + 'static {
     fn reconciled(&self, controller: &'static str, took: Duration, failed: bool, queued: usize);
 }
 
+/// What a key may be: of few types, for the harness is compiled once for each of them (and not for each reconciler).
+pub trait Key: Clone + Eq + Hash + Send + Sync + Debug + 'static {}
+
+impl<K: Clone + Eq + Hash + Send + Sync + Debug + 'static> Key for K {}
+
 /// A reconciler with its sources and its queue; [`run`](Controller::run) sets it going.
-pub struct Controller<R: Reconciler> {
-    reconciler: Arc<R>,
-    queue: WorkQueue<R::Key>,
+pub struct Controller<K: Key> {
+    reconciler: Arc<dyn Reconciler<Key = K>>,
+    queue: WorkQueue<K>,
     workers: usize,
     observer: Option<Arc<dyn Observer>>,
     /// Each waits until its cache is filled.
@@ -52,27 +57,27 @@ pub struct Controller<R: Reconciler> {
     sources: Vec<BoxFuture<'static, ()>>,
 }
 
-impl<R: Reconciler> Controller<R> {
-    pub fn new(reconciler: R) -> Self {
+impl<K: Key> Controller<K> {
+    pub fn new(reconciler: impl Reconciler<Key = K>) -> Self {
         Self::shared(Arc::new(reconciler))
     }
 
     /// For a reconciler that others hold too.
-    pub fn shared(reconciler: Arc<R>) -> Self {
+    pub fn shared(reconciler: Arc<dyn Reconciler<Key = K>>) -> Self {
         Self::with_queue(reconciler, WorkQueue::new())
     }
 
     /// For a reconciler that adds keys to its own queue.
-    pub fn with_queue(reconciler: Arc<R>, queue: WorkQueue<R::Key>) -> Self {
+    pub fn with_queue(reconciler: Arc<dyn Reconciler<Key = K>>, queue: WorkQueue<K>) -> Self {
         Controller { reconciler, queue, workers: 5, observer: None, caches: Vec::new(), sources: Vec::new() }
     }
 
     /// Queues the keys that `keys_of` gives for each event of `informer`; the workers wait for its first list.
     #[must_use]
-    pub fn watch<K: Watched>(
+    pub fn watch<O: Watched>(
         mut self,
-        informer: &Informer<K>,
-        mut keys_of: impl FnMut(&Event<K>) -> Vec<R::Key> + Send + 'static,
+        informer: &Informer<O>,
+        mut keys_of: impl FnMut(&Event<O>) -> Vec<K> + Send + 'static,
     ) -> Self {
         self = self.after(informer);
         let (informer, queue) = (informer.clone(), self.queue.clone());
@@ -89,7 +94,7 @@ impl<R: Reconciler> Controller<R> {
 
     /// The workers wait for the first list of `informer`, which the reconciler reads.
     #[must_use]
-    pub fn after<K: Watched>(mut self, informer: &Informer<K>) -> Self {
+    pub fn after<O: Watched>(mut self, informer: &Informer<O>) -> Self {
         let informer = informer.clone();
         self.caches.push(Box::pin(async move { informer.synced().await }));
         self
@@ -109,58 +114,70 @@ impl<R: Reconciler> Controller<R> {
     }
 
     /// The queue, for keys that come from elsewhere than an informer.
-    pub fn queue(&self) -> WorkQueue<R::Key> {
+    pub fn queue(&self) -> WorkQueue<K> {
         self.queue.clone()
     }
 
     /// Works until `shutdown`, then lets the reconciles under way finish and returns.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let Controller { reconciler, queue, workers, observer, caches, sources } = self;
-        let mut tasks = JoinSet::new();
-        for source in sources {
-            let shutdown = shutdown.clone();
-            tasks.spawn(async move {
-                shutdown.run_until_cancelled(source).await;
-            });
-        }
-        let ready = shutdown.run_until_cancelled(futures::future::join_all(caches)).await.is_some();
-        if ready {
-            for _ in 0..workers {
-                tasks.spawn(work(reconciler.clone(), queue.clone(), observer.clone(), shutdown.clone()));
+    pub fn run(self, shutdown: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let Controller { reconciler, queue, workers, observer, caches, sources } = self;
+            let mut tasks: JoinSet<()> = JoinSet::new();
+            for source in sources {
+                tasks.spawn(until(shutdown.clone(), source));
             }
-        }
-        shutdown.cancelled().await;
-        queue.close();
-        while tasks.join_next().await.is_some() {}
+            let ready = shutdown.run_until_cancelled(futures::future::join_all(caches)).await.is_some();
+            if ready {
+                for _ in 0..workers {
+                    tasks.spawn(work(reconciler.clone(), queue.clone(), observer.clone(), shutdown.clone()));
+                }
+            }
+            shutdown.cancelled().await;
+            queue.close();
+            while tasks.join_next().await.is_some() {}
+        })
     }
 }
 
-async fn work<R: Reconciler>(
-    reconciler: Arc<R>,
-    queue: WorkQueue<R::Key>,
+fn until(shutdown: CancellationToken, source: BoxFuture<'static, ()>) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        shutdown.run_until_cancelled(source).await;
+    })
+}
+
+fn work<K: Key>(
+    reconciler: Arc<dyn Reconciler<Key = K>>,
+    queue: WorkQueue<K>,
     observer: Option<Arc<dyn Observer>>,
     shutdown: CancellationToken,
-) {
-    while let Some(key) = queue.get().await {
-        if shutdown.is_cancelled() {
-            return;
-        }
-        let start = Instant::now();
-        let result = reconciler.reconcile(&key).await;
-        if let Some(observer) = &observer {
-            observer.reconciled(reconciler.name(), start.elapsed(), result.is_err(), queue.len());
-        }
-        match result {
-            Ok(action) => {
-                queue.forget(&key);
-                if let Action::RequeueAfter(delay) = action {
-                    queue.add_after(key.clone(), delay);
-                }
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        while let Some(key) = queue.get().await {
+            if shutdown.is_cancelled() {
+                return;
             }
-            Err(error) => {
-                tracing::debug!(controller = reconciler.name(), key = ?*key, %error, "will try again");
-                queue.add_rate_limited(key.clone());
+            let start = Instant::now();
+            let result = reconciler.reconcile(&key).await;
+            if let Some(observer) = &observer {
+                observer.reconciled(reconciler.name(), start.elapsed(), result.is_err(), queue.len());
             }
+            settle(&*reconciler, &queue, &key, result);
+        }
+    })
+}
+
+/// What becomes of a key that was looked at.
+fn settle<K: Key>(reconciler: &dyn Reconciler<Key = K>, queue: &WorkQueue<K>, key: &K, result: Result<Action, Error>) {
+    match result {
+        Ok(action) => {
+            queue.forget(key);
+            if let Action::RequeueAfter(delay) = action {
+                queue.add_after(key.clone(), delay);
+            }
+        }
+        Err(error) => {
+            tracing::debug!(controller = reconciler.name(), ?key, %error, "will try again");
+            queue.add_rate_limited(key.clone());
         }
     }
 }

@@ -25,14 +25,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+// Linked for its allocator.
+use knarr_allocator as _;
 use knarr_api::tree::STACK_SIZE;
 use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, Command};
 use settings::{LoggingFormat, Settings};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +27,10 @@ pub struct Tasks {
 impl Tasks {
     /// Runs `part`, which must end soon after [`Tasks::stop`].
     pub fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_boxed(name, Box::pin(part));
+    }
+
+    fn spawn_boxed(&self, name: &'static str, part: BoxFuture<'static, ()>) {
         *self.running.lock().entry(name).or_default() += 1;
         let running = self.running.clone();
         self.tracker.spawn(async move {
