@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, Response, StatusCode};
 use knarr_api::GroupVersion;
 use knarr_api::resource::Subresource;
@@ -61,7 +61,7 @@ pub fn core_versions(catalog: &Catalog<'_>, headers: &HeaderMap, server_address:
         return aggregated;
     }
     respond::document(
-        headers,
+        negotiate::accept(headers, false),
         &json!({
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server_address}],
@@ -75,7 +75,8 @@ pub fn group_list(catalog: &Catalog<'_>, headers: &HeaderMap) -> Response<Body> 
         return aggregated;
     }
     let groups: Vec<Value> = catalog.groups().iter().filter(|g| !g.name.is_empty()).map(group_value).collect();
-    respond::document(headers, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+    let wanted = negotiate::accept_unrouted(headers);
+    respond::document(wanted, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
 /// `GET /apis/GROUP`
@@ -83,7 +84,7 @@ pub fn group(catalog: &Catalog<'_>, headers: &HeaderMap, name: &str) -> Option<R
     let mut value = group_value(catalog.groups().iter().find(|g| g.name == name && !g.name.is_empty())?);
     value["kind"] = "APIGroup".into();
     value["apiVersion"] = "v1".into();
-    Some(respond::document(headers, &value))
+    Some(respond::document(negotiate::accept_unrouted(headers), &value))
 }
 
 fn group_value(group: &Group) -> Value {
@@ -105,8 +106,12 @@ pub fn resource_list(table: &Table, headers: &HeaderMap, group: &str, version: &
     rows.sort_by(|a, b| a.resource.resource.cmp(&b.resource.resource));
     let resources = rows.iter().flat_map(|served| api_resources(served)).collect();
     let group_version = GroupVersion::new(group.to_string(), version.to_string()).to_string();
-    let list = ApiResourceList { kind: "APIResourceList", api_version: "v1", group_version, resources };
-    Some(respond::document(headers, &list))
+    let custom = rows.iter().any(|served| served.custom.is_some());
+    let wanted = if custom { negotiate::accept_unrouted(headers) } else { negotiate::accept(headers, false) };
+    // The oldest list does not say of what version itself is.
+    let api_version = if group.is_empty() { "" } else { "v1" };
+    let list = ApiResourceList { kind: "APIResourceList", api_version, group_version, resources };
+    Some(respond::document(wanted, &list))
 }
 
 /// `metav1.APIResourceList`, its fields in upstream's order: scripts search the text.
@@ -114,6 +119,7 @@ pub fn resource_list(table: &Table, headers: &HeaderMap, group: &str, version: &
 #[serde(rename_all = "camelCase")]
 struct ApiResourceList<'a> {
     kind: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     api_version: &'a str,
     group_version: String,
     resources: Vec<ApiResource<'a>>,
@@ -218,6 +224,7 @@ fn with_etag(headers: &HeaderMap, list: &Value, version: &str) -> Response<Body>
         response.headers_mut().insert(ETAG, etag);
     }
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public"));
     response
 }
 
@@ -235,7 +242,11 @@ fn own_discovery(catalog: &Catalog<'_>, group: &str, version: &str) -> Value {
     let rows = catalog.table.rows.iter().filter(|s| s.resource.group == group && s.resource.version == version);
     let by_name: BTreeMap<&str, Value> =
         rows.map(|served| (served.resource.resource.as_str(), resource_discovery(served))).collect();
-    json!({"version": version, "resources": by_name.into_values().collect::<Vec<_>>(), "freshness": "Current"})
+    let resources: Vec<Value> = by_name.into_values().collect();
+    match resources.is_empty() {
+        true => json!({"version": version, "freshness": "Current"}),
+        false => json!({"version": version, "resources": resources, "freshness": "Current"}),
+    }
 }
 
 /// What the aggregated server said; an empty, stale version until it has said something.
@@ -250,7 +261,7 @@ fn resource_discovery(served: &Served) -> Value {
     let row = &served.resource;
     let scope = if row.namespaced() { "Namespaced" } else { "Cluster" };
     let mut value = json!({
-        "resource": row.resource, "responseKind": kind_value(&served.resource.kind, row), "scope": scope,
+        "resource": row.resource, "responseKind": kind_value(&served.resource.kind, served), "scope": scope,
         "singularResource": row.singular, "verbs": served.shown_verbs(),
     });
     if !row.short_names.is_empty() {
@@ -260,15 +271,20 @@ fn resource_discovery(served: &Served) -> Value {
         value["categories"] = json!(row.categories);
     }
     if !row.subresources.is_empty() {
-        let one = |sub: &Subresource| json!({"subresource": sub.name, "responseKind": kind_value(&sub.kind, row), "verbs": sub.verbs});
+        let one = |sub: &Subresource| json!({"subresource": sub.name, "responseKind": kind_value(&sub.kind, served), "verbs": sub.verbs});
         value["subresources"] = row.subresources.iter().map(one).collect();
     }
     value
 }
 
-/// Group and version stand only where they are not the resource's own.
-fn kind_value(kind: &knarr_api::resource::KindRef, row: &knarr_api::Resource) -> Value {
-    let own = (kind.group.as_str(), kind.version.as_str()) == (row.group.as_str(), row.version.as_str());
+/// Group and version stand only where they are not the resource's own; of custom resources, always.
+fn kind_value(kind: &knarr_api::resource::KindRef, served: &Served) -> Value {
+    let row = &served.resource;
+    if served.custom.is_some() && kind.version.is_empty() {
+        return json!({"group": row.group, "version": row.version, "kind": kind.kind});
+    }
+    let own = served.custom.is_none()
+        && (kind.group.as_str(), kind.version.as_str()) == (row.group.as_str(), row.version.as_str());
     let (group, version) = if own { ("", "") } else { (kind.group.as_str(), kind.version.as_str()) };
     json!({"group": group, "version": version, "kind": kind.kind})
 }

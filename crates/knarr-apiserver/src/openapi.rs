@@ -8,8 +8,7 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use knarr_api::custom_resource::Definition;
 use knarr_api::openapi::custom::Published;
-use knarr_api::status::Reason;
-use knarr_api::{GroupVersion, StatusError, openapi};
+use knarr_api::{GroupVersion, openapi};
 use serde_json::{Value, json};
 
 use crate::aggregation::Aggregator;
@@ -34,10 +33,7 @@ pub async fn serve(
     let words: Vec<String> = words.iter().map(|w| w.to_string()).collect();
     let (registry, aggregator) = (registry.clone(), aggregator.clone());
     let path = words.join("/");
-    let Some(form) = form(&path, parts) else {
-        let message = "only the following media types are accepted: application/json";
-        return Some(respond::from_error(&StatusError::new(Reason::NotAcceptable, message)));
-    };
+    let Some(form) = form(&path, parts) else { return Some(not_acceptable(&path)) };
     // Rendering takes long enough to hold other requests up.
     let document = tokio::task::spawn_blocking(move || {
         Some(match (document(&registry, &aggregator, &words)?, form) {
@@ -45,8 +41,36 @@ pub async fn serve(
             (document, Form::Protobuf) => openapi::protobuf::document(&document),
         })
     });
-    let bytes = document.await.ok()??;
-    Some(answer(&path, bytes, form, parts))
+    match document.await.ok()? {
+        Some(bytes) => Some(answer(&path, bytes, form, parts)),
+        None if path.starts_with(V3_DOCUMENTS) => Some(empty(StatusCode::NOT_FOUND)),
+        None => None,
+    }
+}
+
+const V3_INDEX: &str = "openapi/v3";
+const V3_DOCUMENTS: &str = "openapi/v3/";
+
+fn not_acceptable(path: &str) -> Response<Body> {
+    let mut response = empty(StatusCode::NOT_ACCEPTABLE);
+    add_vary(path, &mut response);
+    response
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = respond::with_type(status, respond::JSON, Body::empty());
+    response.headers_mut().remove(http::header::CONTENT_TYPE);
+    response
+}
+
+/// Upstream compresses version 2 itself, and asks nobody how to write the index of version 3.
+fn add_vary(path: &str, response: &mut Response<Body>) {
+    if path == "openapi/v2" {
+        response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    if path != V3_INDEX {
+        response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    }
 }
 
 /// How a document is written.
@@ -61,7 +85,7 @@ const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protob
 /// What the client wants most; only version 2 has a protobuf form. `None`: nothing there is.
 fn form(path: &str, parts: &Parts) -> Option<Form> {
     let clauses = negotiate::clauses(&parts.headers);
-    if clauses.is_empty() {
+    if clauses.is_empty() || path == V3_INDEX {
         return Some(Form::Json);
     }
     clauses.iter().find_map(|clause| match clause.media_type {
@@ -170,6 +194,7 @@ fn answer(path: &str, bytes: Vec<u8>, form: Form, parts: &Parts) -> Response<Bod
     let etag = format!("\"{}\"", hash_of(&bytes));
     let unchanged = parts.headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes());
     let content_type = match form {
+        Form::Json if path == V3_INDEX => respond::TEXT,
         Form::Json => respond::JSON,
         Form::Protobuf => HeaderValue::from_static(PROTOBUF),
     };
@@ -181,9 +206,9 @@ fn answer(path: &str, bytes: Vec<u8>, form: Form, parts: &Parts) -> Response<Bod
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         headers.insert(ETAG, etag);
     }
-    headers.insert(VARY, HeaderValue::from_static("Accept"));
-    if path != "openapi/v3" && parts.uri.query().is_some_and(|q| q.contains("hash=")) {
+    if path != V3_INDEX && parts.uri.query().is_some_and(|q| q.contains("hash=")) {
         headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
     }
+    add_vary(path, &mut response);
     response
 }

@@ -14,7 +14,7 @@ use crate::chain::request_info::RequestInfo;
 use crate::discovery::{self, Catalog};
 use crate::health::{self, HealthCheck};
 use crate::http::Body;
-use crate::http::respond;
+use crate::http::{negotiate, respond};
 use crate::metrics::{ResourceCount, SharedMetrics};
 use crate::openapi;
 use crate::registry::options::Query;
@@ -30,8 +30,11 @@ pub trait Page: Send + Sync {
 
 #[async_trait::async_trait]
 impl Page for crate::tokens::Discovery {
-    async fn serve(&self, info: &RequestInfo, _parts: &Parts) -> Option<Response<Body>> {
+    async fn serve(&self, info: &RequestInfo, parts: &Parts) -> Option<Response<Body>> {
         let (document, content_type) = self.document(&info.path)?;
+        if parts.method != Method::GET {
+            return Some(respond::no_method(&info.path, "GET"));
+        }
         Some(respond::with_type(StatusCode::OK, HeaderValue::from_static(content_type), Body::from(document)))
     }
 }
@@ -79,17 +82,30 @@ impl Pages {
             let answer = health::serve(&self.checks, &self.metrics.slis, page, &words[1..], &query).await;
             return answer.unwrap_or_else(respond::page_not_found);
         }
-        if info.path.starts_with("/openapi/") && parts.method == Method::GET {
+        if info.path.starts_with("/openapi/") {
             let document = openapi::serve(&self.registry, &self.aggregator, &words, parts).await;
             return document.unwrap_or_else(respond::page_not_found);
         }
-        if !matches!(parts.method, Method::GET | Method::HEAD) {
-            return match self.page(info, parts) {
-                Some(_) => respond::no_method(&info.path, "GET"),
-                None => respond::no_route(&info.path),
-            };
+        match self.page(info, parts) {
+            None => respond::no_route(&info.path),
+            Some(_) if !self.has_method(&words, &parts.method) => respond::no_method(&info.path, "GET"),
+            Some(page) => page,
         }
-        self.page(info, parts).unwrap_or_else(|| respond::no_route(&info.path))
+    }
+
+    /// Whether upstream's page looks at the method, and at which. Those of groups do not, nor do the measurements but to forget them.
+    fn has_method(&self, words: &[&str], method: &Method) -> bool {
+        let built_in = |group: &str| {
+            let table = self.registry.table();
+            table.rows.iter().any(|served| served.resource.group == group && served.custom.is_none())
+        };
+        match words {
+            [""] | ["apis"] | ["apis", _] => true,
+            ["metrics", ..] => method != Method::DELETE,
+            ["api", ..] | ["version"] => method == Method::GET,
+            ["apis", group, _] if built_in(group) => method == Method::GET,
+            _ => matches!(*method, Method::GET | Method::HEAD),
+        }
     }
 
     fn page(&self, info: &RequestInfo, parts: &Parts) -> Option<Response<Body>> {
@@ -105,7 +121,10 @@ impl Pages {
             ["apis", group, version] if !group.is_empty() => {
                 discovery::resource_list(&table, &parts.headers, group, version)
             }
-            ["version"] => Some(self.version()),
+            ["version"] => Some(match negotiate::require_json(&parts.headers) {
+                Ok(()) => self.version(),
+                Err(error) => respond::from_error(&error),
+            }),
             ["flagz"] => Some(zpages::flags(&parts.headers, &self.flags)),
             ["statusz"] => Some(zpages::status(&parts.headers, self.started, &self.paths())),
             ["metrics"] => Some(self.metrics_page()),
@@ -187,7 +206,7 @@ fn health_page(words: &[&str]) -> Option<&'static str> {
 
 /// Prometheus' text.
 fn measurements(text: String) -> Response<Body> {
-    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8; escaping=underscores");
     respond::with_type(StatusCode::OK, content_type, Body::from(text))
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 use knarr_api::status::Reason;
 use knarr_api::{FieldError, GroupVersionKind, Object, Path, StatusError};
@@ -70,9 +70,32 @@ impl Request {
     /// What of a collection is asked for, by the fields of the kind that is stored. Fails where this kind cannot be selected by a field.
     fn list_options(&self, watch: bool) -> Result<ListOptions, StatusError> {
         let (mut options, strategy) = (ListOptions::read(&self.query, watch)?, &self.served.strategy);
-        options.fields.require_known(!strategy.has_selectable_fields(), |field| strategy.selects_by(field))?;
+        let known = |field: &str| match field {
+            "metadata.name" => true,
+            "metadata.namespace" => !knows_no_namespace(&self.served),
+            _ => strategy.selects_by(field),
+        };
+        if let Some(field) = options.fields.find_unknown(known) {
+            return Err(StatusError::bad_request(self.unknown_field(field)));
+        }
         options.fields = options.fields.renamed(|field| strategy.stored_field(field));
         Ok(options)
+    }
+
+    /// What upstream says of a field that this kind cannot be selected by.
+    fn unknown_field(&self, field: &str) -> String {
+        let kind = &self.served.kind;
+        match (&*kind.group, &*kind.kind) {
+            ("batch", "Job") => format!("field label {field:?} not supported for Job"),
+            ("resource.k8s.io", "ResourceSlice") => {
+                format!("field label not supported for {}, Kind=ResourceSlice: {field}", self.served.api_version)
+            }
+            _ if self.served.strategy.has_selectable_fields() => format!("field label not supported: {field}"),
+            _ => format!(
+                "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                serde_json::Value::from(field)
+            ),
+        }
     }
 
     /// Collections can be had as streams, too.
@@ -104,7 +127,7 @@ impl Resources {
         let Some(served) = self.registry.served(&info.group, &info.version, &info.resource) else {
             return respond::no_route(&info.path);
         };
-        if let Some(refusal) = refuse_route(&info, &served) {
+        if let Some(refusal) = refuse_route(&info, &served, &parts.method) {
             return refusal;
         }
         let user = parts.extensions.get::<Arc<User>>().cloned().unwrap_or_default();
@@ -321,6 +344,16 @@ impl Resources {
     }
 }
 
+/// Kinds without namespaces which say so; others without accept the field all the same.
+fn knows_no_namespace(served: &Served) -> bool {
+    matches!(
+        (&*served.kind.group, &*served.kind.kind),
+        ("", "Namespace" | "Node")
+            | ("certificates.k8s.io", "CertificateSigningRequest")
+            | ("resource.k8s.io", "ResourceSlice")
+    )
+}
+
 /// An answer with warnings: who is refused is warned all the same.
 fn warned(answer: Answer, warnings: &[String]) -> Answer {
     if warnings.is_empty() {
@@ -333,7 +366,7 @@ fn warned(answer: Answer, warnings: &[String]) -> Answer {
 
 /// What upstream's router would not let through: unknown subresources, names where there are none, wrong scopes, verbs
 /// that the resource does not have.
-fn refuse_route(info: &RequestInfo, served: &Served) -> Option<Response<Body>> {
+fn refuse_route(info: &RequestInfo, served: &Served, method: &Method) -> Option<Response<Body>> {
     // Read leniently, as upstream does for authorization, but routed literally.
     let root = if info.group.is_empty() { "/api/" } else { "/apis/" };
     if !info.path.starts_with(root) {
@@ -358,12 +391,18 @@ fn refuse_route(info: &RequestInfo, served: &Served) -> Option<Response<Body>> {
     let allowed = match info.verb.as_str() {
         // OPTIONS: it has no verb, and only proxies pass it on.
         "" => info.subresource == "proxy" && Connector::serves(&info.group, &info.resource, "proxy"),
+        // Upstream's own resources are read with GET alone.
+        "get" | "list" | "watch" if *method != Method::GET && served.custom.is_none() && !is_proxied(info) => false,
         "create" if info.subresource.is_empty() => info.name.is_empty() && !all_namespaces && has("create"),
         "update" | "patch" | "delete" if info.name.is_empty() => false,
         "deletecollection" => has("deletecollection") && !all_namespaces,
         verb => has(verb),
     };
     (!allowed).then(|| respond::no_method(&info.path, &allow(verbs, info)))
+}
+
+fn is_proxied(info: &RequestInfo) -> bool {
+    Connector::serves(&info.group, &info.resource, &info.subresource)
 }
 
 fn allow(verbs: &[String], info: &RequestInfo) -> String {

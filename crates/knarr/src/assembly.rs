@@ -213,8 +213,7 @@ struct TokenKeys(Discovery);
 
 #[async_trait::async_trait]
 impl Page for TokenKeys {
-    async fn serve(&self, info: &RequestInfo, _: &Parts) -> Option<Response<Body>> {
-        let (document, content_type) = self.0.document(&info.path)?;
-        Response::builder().header("content-type", content_type).body(Body::from(document)).ok()
+    async fn serve(&self, info: &RequestInfo, parts: &Parts) -> Option<Response<Body>> {
+        self.0.serve(info, parts).await
     }
 }

@@ -25,8 +25,9 @@ pub enum Atom<'s> {
     Deduced,
 }
 
-/// Deeper values than any type has are leaves, so that no input can exhaust the stack.
-pub const MAX_DEPTH: usize = tree::MAX_FIELDS_DEPTH;
+/// The most levels of an object that have owners of their own; what lies deeper has the owner of what it lies in. Every level compares all
+/// below it: without a bound, a deep object could keep the server at it for long.
+pub const MAX_DEPTH: usize = 256;
 
 #[derive(Clone, Copy)]
 pub struct Typed<'s> {
@@ -64,6 +65,8 @@ impl<'s> Typed<'s> {
                 match ty.special {
                     _ if map == MapKind::Atomic => Atom::Leaf(shape),
                     Special::None => Atom::Struct(ty),
+                    // Of a custom resource; what a built-in kind takes as it is has one owner.
+                    Special::AnyObject if ty.open => Atom::Deduced,
                     _ => Atom::Leaf(shape),
                 }
             }
@@ -167,7 +170,7 @@ impl<'s> Typed<'s> {
                 }
                 false
             }
-            (Atom::Struct(_) | Atom::Map(_) | Atom::Set | Atom::Keyed(..), _) => false,
+            (Atom::Struct(_) | Atom::Map(_) | Atom::Set | Atom::Keyed(..), _) => depth == 0,
             _ => true,
         }
     }
@@ -184,7 +187,7 @@ impl<'s> Typed<'s> {
             (_, Value::Null) => {}
             (Atom::Leaf(shape), value) => errors.extend(self.scalar_error(shape, value).map(|e| located(path, &e))),
             (Atom::Struct(_) | Atom::Map(_) | Atom::Deduced, Value::Object(map)) => {
-                if path.len() >= MAX_DEPTH {
+                if path.len() >= tree::MAX_FIELDS_DEPTH {
                     errors.push(located(path, "nested too deeply"));
                     return;
                 }

@@ -51,10 +51,10 @@ impl CustomStrategy {
         }
     }
 
-    /// Rules see only objects whose shape is right.
+    /// Rules see only objects whose shape is right, and which have a name.
     fn apply_rules(&self, object: &Object, old: Option<&Object>, mut errors: ErrorList) -> ErrorList {
         let Some(rules) = &self.rules else { return errors };
-        if errors.iter().any(blocks_rules) {
+        if object.name().is_empty() || errors.iter().any(blocks_rules) {
             errors.push(rules_not_checked());
         } else {
             errors.extend(rules.validate(object, old));
@@ -107,8 +107,15 @@ fn go_value(value: &Value) -> (String, &'static str) {
         Value::Number(n) if n.is_f64() => (n.to_string(), "float64"),
         Value::Number(n) => (n.to_string(), "int64"),
         Value::String(s) => (s.clone(), "string"),
-        Value::Array(_) => (value.to_string(), "[]interface {}"),
-        Value::Object(_) => (value.to_string(), "map[string]interface {}"),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(|item| go_value(item).0).collect();
+            (format!("[{}]", items.join(" ")), "[]interface {}")
+        }
+        Value::Object(fields) => {
+            let mut fields: Vec<String> = fields.iter().map(|(k, v)| format!("{k}:{}", go_value(v).0)).collect();
+            fields.sort_unstable();
+            (format!("map[{}]", fields.join(" ")), "map[string]interface {}")
+        }
     }
 }
 

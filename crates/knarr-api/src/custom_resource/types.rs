@@ -104,6 +104,8 @@ impl Builder {
             _ => {
                 let mut ty = plain_type(Special::AnyObject);
                 ty.map = node.map;
+                // What is kept as it is said is owned field by field.
+                ty.open = node.preserve_unknown_fields;
                 Shape::Type(self.push(ty))
             }
         }

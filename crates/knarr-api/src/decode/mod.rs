@@ -12,6 +12,7 @@ use crate::schema::{Schema, TypeId, schema};
 use crate::status::StatusError;
 
 pub use json::add_always_shown;
+pub use syntax::check as check_syntax;
 pub use yaml::repeated_keys;
 
 /// How the body is written.

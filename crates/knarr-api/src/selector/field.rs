@@ -1,7 +1,5 @@
 use std::fmt;
 
-use serde_json::Value;
-
 use super::SelectorError;
 
 /// `field=value` or `field!=value`.
@@ -71,18 +69,9 @@ impl FieldSelector {
         self.terms.iter().find(|t| t.field == field && !t.negated).map(|t| t.value.as_str())
     }
 
-    /// Refuses fields that the kind cannot be selected by: beyond `metadata.name` and `metadata.namespace` (which
-    /// cluster-scoped kinds accept too, as upstream does) only those are known that `selects_by` says; `plain` kinds have none.
-    pub fn require_known(&self, plain: bool, selects_by: impl Fn(&str) -> bool) -> Result<(), SelectorError> {
-        let known = |field: &str| matches!(field, "metadata.name" | "metadata.namespace") || selects_by(field);
-        match self.terms.iter().find(|t| !known(&t.field)) {
-            None => Ok(()),
-            Some(term) if plain => Err(SelectorError::new(format!(
-                "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
-                Value::from(term.field.as_str())
-            ))),
-            Some(term) => Err(SelectorError::new(format!("field label not supported: {}", term.field))),
-        }
+    /// The first field that the kind cannot be selected by.
+    pub fn find_unknown(&self, selects_by: impl Fn(&str) -> bool) -> Option<&str> {
+        self.terms.iter().map(|term| term.field.as_str()).find(|field| !selects_by(field))
     }
 }
 
@@ -200,16 +189,9 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_are_refused() {
+    fn unknown_fields_are_found() {
         let selector = FieldSelector::parse("spec.x=1").expect("valid");
-        assert_eq!(
-            selector.require_known(true, |_| false).expect_err("unknown").to_string(),
-            "\"spec.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
-        );
-        assert_eq!(
-            selector.require_known(false, |field| field == "spec.y").expect_err("unknown").to_string(),
-            "field label not supported: spec.x"
-        );
-        assert!(selector.require_known(false, |field| field == "spec.x").is_ok());
+        assert_eq!(selector.find_unknown(|field| field == "spec.y"), Some("spec.x"));
+        assert_eq!(selector.find_unknown(|field| field == "spec.x"), None);
     }
 }

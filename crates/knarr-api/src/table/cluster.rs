@@ -61,7 +61,8 @@ pub fn service_cidr(object: &Object, now: i64) -> Vec<Value> {
     row([object.name().into(), strings(list(object, &["spec", "cidrs"])).join(",").into(), age(object, now)])
 }
 
-pub fn ip_address(object: &Object, _now: i64) -> Vec<Value> {
+/// As upstream, with an age that no column names.
+pub fn ip_address(object: &Object, now: i64) -> Vec<Value> {
     let parent = &object["spec"]["parentRef"];
     let mut shown = String::from("<none>");
     if parent.is_object() {
@@ -73,7 +74,7 @@ pub fn ip_address(object: &Object, _now: i64) -> Vec<Value> {
         }
         shown.push_str(&format!("/{}", text(parent, &["name"])));
     }
-    row([object.name().into(), shown.into()])
+    row([object.name().into(), shown.into(), age(object, now)])
 }
 
 pub fn webhook_configuration(object: &Object, now: i64) -> Vec<Value> {
@@ -97,10 +98,27 @@ fn policy(object: &Object, rules: &str, now: i64) -> Vec<Value> {
     row([object.name().into(), list(object, &["spec", rules]).len().into(), shown.into(), age(object, now)])
 }
 
+/// A label selector as Go prints its struct.
+fn selector_in_go(selector: &Value) -> String {
+    let mut labels: Vec<(&String, &Value)> = selector["matchLabels"].as_object().into_iter().flatten().collect();
+    labels.sort_by_key(|(name, _)| *name);
+    let labels: String =
+        labels.iter().map(|(name, value)| format!("{name}: {},", value.as_str().unwrap_or_default())).collect();
+    let requirement = |r: &Value| {
+        let values: Vec<&str> = list(r, &["values"]).iter().filter_map(Value::as_str).collect();
+        let (key, operator) = (text(r, &["key"]), text(r, &["operator"]));
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},", values.join(" "))
+    };
+    let requirements: String = list(selector, &["matchExpressions"]).iter().map(requirement).collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{requirements}}},}}"
+    )
+}
+
 pub fn policy_binding(object: &Object, now: i64) -> Vec<Value> {
     let parameter = &object["spec"]["paramRef"];
     let shown = match (text(parameter, &["namespace"]), text(parameter, &["name"])) {
-        (_, "") if parameter["selector"].is_object() => selector(&parameter["selector"]),
+        (_, "") if parameter["selector"].is_object() => selector_in_go(&parameter["selector"]),
         (_, "") => "<unset>".to_string(),
         ("", name) => format!("*/{name}"),
         (namespace, name) => format!("{namespace}/{name}"),

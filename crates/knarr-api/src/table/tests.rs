@@ -23,6 +23,8 @@ fn every_resource_has_a_cell_for_each_column() {
         let object = json!({"metadata": {"name": "x"}});
         let row = printer.row(&object, IncludeObject::None, NOW);
         let cells = row["cells"].as_array().map_or(0, Vec::len);
+        // Upstream's have one more than it names.
+        let cells = cells - usize::from(resource.resource == "ipaddresses");
         assert_eq!(cells, printer.columns().len(), "{:?}", resource.gvr());
     }
 }

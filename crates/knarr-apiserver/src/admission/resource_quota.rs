@@ -71,7 +71,9 @@ fn charges(request: &Request, all: &[Arc<Object>], object: &Object) -> Result<Ve
     let before = updated.map(|old| Counted::of(&resource, old));
     let mut charges = Vec::new();
     for object_of_quota in all {
-        let quota = Quota::of(object_of_quota);
+        let mut quota = Quota::of(object_of_quota);
+        // What is enforced is what the quota controller has counted, and nothing before it has.
+        quota.hard = quota::amounts(object_of_quota.pointer("/status/hard"));
         if !quota.selects(&now) {
             continue;
         }
@@ -189,7 +191,8 @@ mod tests {
         objects.put(
             "",
             "resourcequotas",
-            json!({"metadata": {"name": "q", "namespace": "a"}, "spec": {"hard": {"limits.memory": "1Gi"}}}),
+            json!({"metadata": {"name": "q", "namespace": "a"}, "spec": {"hard": {"limits.memory": "1Gi"}},
+            "status": {"hard": {"limits.memory": "1Gi"}, "used": {"limits.memory": "0"}}}),
         );
         let error = ResourceQuota { objects }.validate(&mut request("p")).await.unwrap_err();
         assert_eq!(error.message, r#"pods "p" is forbidden: failed quota: q: must specify limits.memory for: c"#);

@@ -28,7 +28,7 @@ pub fn namespaces() -> Vec<(GroupResource, Object)> {
     let namespace = |name: &str| {
         let object = json!({"apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
-            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+            "status": {"phase": "Active"}});
         (GroupResource::new("", "namespaces"), object)
     };
     ["default", "kube-system", "kube-public", "kube-node-lease"].map(namespace).into()

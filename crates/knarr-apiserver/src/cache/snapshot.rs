@@ -90,13 +90,19 @@ impl Snapshot {
         after: Option<&'a str>,
     ) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + 'a> {
         let everything = selection.labels.is_everything() && selection.fields.is_everything();
+        let candidates = self.candidates(selection, after);
+        if everything { candidates } else { Box::new(candidates.filter(|entry| selection.matches(entry))) }
+    }
+
+    /// The entries among which a selection's are, in key order, after `after` (exclusive).
+    pub fn candidates<'a>(
+        &'a self,
+        selection: &'a Selection,
+        after: Option<&'a str>,
+    ) -> Box<dyn Iterator<Item = &'a Arc<Entry>> + 'a> {
         match selection.fields.exact(INDEXED_FIELD).filter(|value| !value.is_empty()) {
-            Some(value) => {
-                let found = self.with_field(value, after.unwrap_or_default());
-                Box::new(found.filter(|entry| selection.matches(entry)))
-            }
-            None if everything => Box::new(self.range(&selection.namespace, after)),
-            None => Box::new(self.range(&selection.namespace, after).filter(|entry| selection.matches(entry))),
+            Some(value) => Box::new(self.with_field(value, after.unwrap_or_default())),
+            None => Box::new(self.range(&selection.namespace, after)),
         }
     }
 

@@ -148,22 +148,43 @@ pub fn accept_without_protobuf(headers: &HeaderMap) -> Result<Wanted, StatusErro
 
 /// What to answer in; `forms` says whether `as=` makes sense here. Upstream's 406 where nothing fits.
 pub fn accept(headers: &HeaderMap, forms: bool) -> Result<Wanted, StatusError> {
+    check_routed(headers, &[Encoding::Json, Encoding::Yaml, Encoding::Protobuf].map(Encoding::media_type))?;
     pick(headers, forms, |_| true)
 }
 
+/// As [`accept`], where upstream has no router before its handler.
+pub fn accept_unrouted(headers: &HeaderMap) -> Result<Wanted, StatusError> {
+    pick(headers, false, |_| true)
+}
+
+/// What upstream's router refuses before its handlers see it: headers that name none of the types that there are.
+fn check_routed(headers: &HeaderMap, types: &[&str]) -> Result<(), StatusError> {
+    if wants_plain_json(headers) {
+        return Ok(());
+    }
+    let known = |clause: &Clause<'_>| clause.media_type == "*/*" || types.contains(&clause.media_type);
+    let clauses = clauses(headers);
+    if clauses.is_empty() || clauses.iter().any(known) {
+        return Ok(());
+    }
+    Err(StatusError::unrouted(Reason::NotAcceptable, format!("{NONE_OF}{}", types.join(", "))))
+}
+
+/// Refuses whoever cannot read what is written as JSON only.
+pub fn require_json(headers: &HeaderMap) -> Result<(), StatusError> {
+    check_routed(headers, &["application/json"])
+}
+
+fn wants_plain_json(headers: &HeaderMap) -> bool {
+    matches!(headers.get(ACCEPT).map(|v| v.as_bytes()), None | Some(b"application/json" | b"*/*" | b""))
+}
+
 fn pick(headers: &HeaderMap, forms: bool, written: impl Fn(Encoding) -> bool) -> Result<Wanted, StatusError> {
-    match headers.get(ACCEPT).map(|v| v.as_bytes()) {
-        None | Some(b"application/json" | b"*/*" | b"") => return Ok(Wanted::JSON),
-        Some(_) => {}
+    if wants_plain_json(headers) {
+        return Ok(Wanted::JSON);
     }
     let clauses = clauses(headers);
     clauses.iter().find_map(|clause| clause.wanted(forms, &written)).ok_or_else(|| {
-        // Upstream's router refuses what names none of the types at all.
-        let known =
-            |clause: &Clause<'_>| clause.media_type != "application/*" && Encoding::parse(clause.media_type).is_some();
-        if written(Encoding::Protobuf) && !clauses.iter().any(known) {
-            return StatusError::unrouted(Reason::NotAcceptable, format!("{NONE_OF}{ACCEPTED}"));
-        }
         let accepted = if written(Encoding::Protobuf) { ACCEPTED } else { ACCEPTED_WITHOUT_PROTOBUF };
         StatusError::new(Reason::NotAcceptable, format!("only the following media types are accepted: {accepted}"))
     })

@@ -14,14 +14,14 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::Body;
-use super::negotiate::{self, Encoding};
+use super::negotiate::{self, Encoding, Wanted};
 use super::pretty;
 
 /// What every handler gives back; an error becomes a `Status` in one place, [`from_error`].
 pub type Answer = Result<Response<Body>, StatusError>;
 
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+pub const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache, private");
 
 /// JSON bytes that need no more work.
@@ -44,9 +44,12 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     json_bytes(status, text.into())
 }
 
-/// A document of the server's own in the encoding that the client accepts; in JSON where it accepts nothing there is.
-pub fn document(headers: &HeaderMap, value: &impl Serialize) -> Response<Body> {
-    let encoding = negotiate::accept(headers, false).map_or(Encoding::Json, |wanted| wanted.encoding);
+/// A document of the server's own in the encoding that was agreed upon, or why there was none.
+pub fn document(wanted: Result<Wanted, StatusError>, value: &impl Serialize) -> Response<Body> {
+    let encoding = match wanted {
+        Ok(wanted) => wanted.encoding,
+        Err(error) => return from_error(&error),
+    };
     let tree = (encoding != Encoding::Json).then(|| serde_json::to_value(value).unwrap_or_default());
     let written = tree.and_then(|tree| encode(StatusCode::OK, encoding, &tree).ok());
     written.unwrap_or_else(|| json(StatusCode::OK, value))
@@ -76,7 +79,7 @@ pub fn method_not_allowed(allow: &str) -> Response<Body> {
 fn is_routed(path: &str) -> bool {
     let mut words = path.split('/').skip(1);
     match (words.next(), words.next()) {
-        (Some("api" | "version"), _) => true,
+        (Some("api" | "version" | "openid" | ".well-known"), _) => true,
         (Some("apis"), Some(group)) => built_in().resources.iter().any(|r| r.group == group),
         _ => false,
     }

@@ -29,7 +29,7 @@ impl Registry {
     fn own_writer() -> Writer {
         let mut writer = Writer::new(Arc::new(User::new(SELF, &["system:masters"])));
         writer.unadmitted = true;
-        writer.options.field_manager = "apiserver".into();
+        writer.options.field_manager = "kube-apiserver".into();
         writer
     }
 }

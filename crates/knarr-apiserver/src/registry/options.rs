@@ -103,7 +103,9 @@ fn parse_unsigned(text: &str) -> Result<u64, &'static str> {
 
 impl ListOptions {
     pub fn read(query: &Query, watch: bool) -> Result<Self, StatusError> {
-        let errors = check_list(query, watch);
+        let (timeout, limit) = (query.number("timeoutSeconds")?, query.number("limit")?);
+        let initial = Initial::read(query, watch);
+        let errors = check_list(query, watch, &initial);
         if !errors.is_empty() {
             return Err(invalid_options("ListOptions", errors));
         }
@@ -116,19 +118,19 @@ impl ListOptions {
             fields: FieldSelector::parse(query.get("fieldSelector"))?,
             watch,
             bookmarks: query.flag("allowWatchBookmarks").unwrap_or_default(),
-            send_initial_events: query.flag("sendInitialEvents"),
+            send_initial_events: initial.events,
             resource_version: resource_version(query.get("resourceVersion")).map_err(|error| match watch {
                 true => error,
                 false => StatusError::bad_request(format!("invalid resource version: {}", error.message)),
             })?,
-            version_match: match query.get("resourceVersionMatch") {
+            version_match: match initial.version_match {
                 "Exact" => Some(VersionMatch::Exact),
                 "NotOlderThan" => Some(VersionMatch::NotOlderThan),
                 _ => None,
             },
             // A negative time is over at once.
-            timeout: query.number("timeoutSeconds")?.filter(|s| *s != 0).map(|s| Duration::from_secs(s.max(0) as u64)),
-            limit: query.number("limit")?.unwrap_or_default().max(0) as usize,
+            timeout: timeout.filter(|s| *s != 0).map(|s| Duration::from_secs(s.max(0) as u64)),
+            limit: limit.unwrap_or_default().max(0) as usize,
             continue_token: query.get("continue").to_string(),
         })
     }
@@ -147,38 +149,61 @@ pub fn of_one(fields: FieldSelector, name: &str) -> Result<FieldSelector, Status
     }
 }
 
+/// Whether a watch begins with what stands, and how new that must be.
+struct Initial<'q> {
+    events: Option<bool>,
+    version_match: &'q str,
+}
+
+impl<'q> Initial<'q> {
+    /// Who watches from no version in particular, and says nothing else, asks for what stands.
+    fn read(query: &'q Query, watch: bool) -> Self {
+        let said =
+            Initial { events: query.flag("sendInitialEvents"), version_match: query.get("resourceVersionMatch") };
+        let silent = said.events.is_none() && said.version_match.is_empty();
+        match watch && silent && matches!(query.get("resourceVersion"), "" | "0") {
+            true => Initial { events: Some(true), version_match: "NotOlderThan" },
+            false => said,
+        }
+    }
+}
+
 /// Upstream's rules of which list options go together.
-fn check_list(query: &Query, watch: bool) -> ErrorList {
+fn check_list(query: &Query, watch: bool, initial: &Initial<'_>) -> ErrorList {
     let root = Path::ROOT;
     let match_path = root.child("resourceVersionMatch");
-    let (version, version_match) = (query.get("resourceVersion"), query.get("resourceVersionMatch"));
-    let initial = query.flag("sendInitialEvents");
+    let (version, version_match) = (query.get("resourceVersion"), initial.version_match);
     if watch {
-        return check_watch(query, version_match, initial.is_some());
+        return check_watch(query, version_match, initial.events.is_some());
     }
     let mut errors = ErrorList::new();
-    if initial.is_some() {
+    if !version_match.is_empty() {
+        errors.extend(check_version_match(query, &match_path, version, version_match));
+    }
+    if initial.events.is_some() {
         let path = root.child("sendInitialEvents");
         errors.push(FieldError::forbidden(&path, "sendInitialEvents is forbidden for list"));
     }
-    if version_match.is_empty() {
-        return errors;
-    }
+    errors
+}
+
+fn check_version_match(query: &Query, match_path: &Path<'_>, version: &str, version_match: &str) -> ErrorList {
+    let mut errors = ErrorList::new();
     if version.is_empty() {
         let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-        errors.push(FieldError::forbidden(&match_path, why));
+        errors.push(FieldError::forbidden(match_path, why));
     }
     if !query.get("continue").is_empty() {
         let why = "resourceVersionMatch is forbidden when continue is provided";
-        errors.push(FieldError::forbidden(&match_path, why));
+        errors.push(FieldError::forbidden(match_path, why));
     }
     match version_match {
         "Exact" if version == "0" => {
             let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
-            errors.push(FieldError::forbidden(&match_path, why));
+            errors.push(FieldError::forbidden(match_path, why));
         }
         "Exact" | "NotOlderThan" => {}
-        other => errors.push(FieldError::not_supported(&match_path, &json!(other), &["Exact", "NotOlderThan", ""])),
+        other => errors.push(FieldError::not_supported(match_path, &json!(other), &["Exact", "NotOlderThan", ""])),
     }
     errors
 }

@@ -72,7 +72,7 @@ impl Registry {
 
     /// A page of a list.
     pub async fn list(&self, served: &Served, namespace: &str, options: &ListOptions) -> Result<Page, ListError> {
-        let (snapshot, revision, after) = self.list_start(served, options).await?;
+        let (snapshot, revision, after) = self.list_start(served, namespace, options).await?;
         let selection = Selection {
             namespace: if served.namespaced() { namespace.to_string() } else { String::new() },
             labels: options.labels.clone(),
@@ -86,10 +86,11 @@ impl Registry {
     async fn list_start(
         &self,
         served: &Served,
+        namespace: &str,
         options: &ListOptions,
     ) -> Result<(Arc<Snapshot>, u64, Option<String>), ListError> {
         if !options.continue_token.is_empty() {
-            return self.list_continue(served, options).await;
+            return self.list_continue(served, namespace, options).await;
         }
         let exact = match (options.version_match, options.resource_version) {
             (Some(VersionMatch::Exact), Some(revision)) => Some(revision),
@@ -114,6 +115,7 @@ impl Registry {
     async fn list_continue(
         &self,
         served: &Served,
+        namespace: &str,
         options: &ListOptions,
     ) -> Result<(Arc<Snapshot>, u64, Option<String>), ListError> {
         if options.resource_version.is_some_and(|r| r > 0) {
@@ -121,15 +123,20 @@ impl Registry {
             return Err(StatusError::bad_request(why).into());
         }
         let token = Continuation::decode(&options.continue_token)?;
+        // Tokens name keys as they are below what is listed.
+        let after = match served.namespaced() && !namespace.is_empty() {
+            true => format!("{namespace}/{}", token.after),
+            false => token.after.clone(),
+        };
         let Some(revision) = token.revision else {
             let applied = self.wait_until_fresh().await?;
             let snapshot = served.cache.snapshot();
             let revision = snapshot.revision.max(applied);
-            return Ok((arc_swap::Guard::into_inner(snapshot), revision, Some(token.after)));
+            return Ok((arc_swap::Guard::into_inner(snapshot), revision, Some(after)));
         };
         self.wait_for(revision).await?;
         match served.cache.snapshot_at(revision) {
-            Ok(snapshot) => Ok((snapshot, revision, Some(token.after))),
+            Ok(snapshot) => Ok((snapshot, revision, Some(after))),
             Err(_) => {
                 let inconsistent = Continuation { revision: None, after: token.after }.encode();
                 Err(ListError::ContinueExpired { inconsistent })
@@ -157,18 +164,25 @@ fn page(
         }
     }
     let everything = options.selects_everything();
-    let mut selected = snapshot.select(selection, after);
-    if options.limit == 0 {
+    // Who takes any version is given all of it, as upstream does.
+    let limit = if options.resource_version == Some(0) { 0 } else { options.limit };
+    if limit == 0 {
         let whole = Whole { snapshot: snapshot.clone(), namespace: selection.namespace.clone() };
         let whole = (everything && after.is_none()).then_some(whole);
-        return Page { whole, ..Page::last(selected.cloned().collect(), revision) };
+        let entries = snapshot.select(selection, after).cloned().collect();
+        return Page { whole, ..Page::last(entries, revision) };
     }
-    let mut page = Page::last(selected.by_ref().take(options.limit).cloned().collect(), revision);
-    if selected.next().is_some()
+    let mut candidates = snapshot.candidates(selection, after);
+    let entries = candidates.by_ref().filter(|entry| everything || selection.matches(entry)).take(limit);
+    let mut page = Page::last(entries.cloned().collect(), revision);
+    // Whether what follows is selected, the next page will tell.
+    if page.entries.len() == limit
+        && candidates.next().is_some()
         && let Some(last) = page.entries.last()
     {
-        page.continue_token = Continuation { revision: Some(revision), after: last.key.to_string() }.encode();
-        page.remaining = everything.then(|| selected.count() + 1);
+        let after = if selection.namespace.is_empty() { &*last.key } else { last.name() };
+        page.continue_token = Continuation { revision: Some(revision), after: after.into() }.encode();
+        page.remaining = everything.then(|| candidates.count() + 1);
     }
     page
 }
@@ -186,7 +200,10 @@ pub enum ItemForm {
 pub fn list_json(page: &Page, kind: &str, api_version: &str, form: ItemForm, rendered: &Rendered) -> Vec<Bytes> {
     let mut head = BytesMut::new();
     head.put_slice(format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":").as_bytes());
-    put_list_metadata(page, &mut head);
+    match form {
+        ItemForm::Typed => put_full_list_metadata(page, &mut head),
+        ItemForm::Untyped => put_list_metadata(page, &mut head),
+    }
     head.put_slice(b",\"items\":[");
     let mut runs = vec![head.freeze()];
     match &page.whole {
@@ -239,6 +256,17 @@ impl ItemForm {
         }
         out.put_slice(json);
     }
+}
+
+/// That of custom resources, whose lists always say whether they go on.
+fn put_full_list_metadata(page: &Page, out: &mut BytesMut) {
+    out.put_slice(
+        format!("{{\"continue\":\"{}\",\"resourceVersion\":\"{}\"", page.continue_token, page.revision).as_bytes(),
+    );
+    if let Some(remaining) = page.remaining {
+        out.put_slice(format!(",\"remainingItemCount\":{remaining}").as_bytes());
+    }
+    out.put_u8(b'}');
 }
 
 pub fn put_list_metadata(page: &Page, out: &mut BytesMut) {

@@ -67,7 +67,9 @@ impl Presenter {
 
     /// What a table's rows carry: `None`, `Metadata` (the default) or `Object`.
     pub fn include(mut self, what: &str) -> Result<Self, StatusError> {
-        self.include = IncludeObject::parse(what)?;
+        if let Form::Table(_) = self.wanted.form {
+            self.include = IncludeObject::parse(what)?;
+        }
         Ok(self)
     }
 
@@ -100,13 +102,16 @@ impl Presenter {
         {
             return Ok(respond::json_bytes(status, entry.bytes()));
         }
-        let object = commit::from_stored(&self.served, written.object()).await?;
+        let object = match self.shows_what_is_stored() {
+            true => written.object(),
+            false => commit::from_stored(&self.served, written.object()).await?,
+        };
         let shown = match self.wanted.form {
             Form::Object => object,
             Form::PartialMetadata(version) => partial_metadata(&object, version.api_version()),
             Form::PartialMetadataList(_) => return Err(self.wrong_form("PartialObjectMetadataList", "not a list", "")),
             Form::Table(version) => {
-                let metadata = json!({"resourceVersion": object.resource_version()});
+                let metadata = table_metadata(&object);
                 self.table(vec![object], metadata, version)
             }
         };
@@ -124,23 +129,36 @@ impl Presenter {
         if let Some(version) = self.bare_metadata() {
             return Ok(respond::with_type(StatusCode::OK, respond::JSON, Body::chunks(metadata_list(page, version))));
         }
-        let objects = page.entries.iter().map(|e| e.object()).collect();
-        let mut objects: Vec<Object> = commit::all_from_stored(served, objects).await?;
+        let mut objects: Vec<Object> = page.entries.iter().map(|e| e.object()).collect();
+        if !self.shows_what_is_stored() {
+            objects = commit::all_from_stored(served, objects).await?;
+        }
         objects.retain(|object| selects(&self.converted_fields, object));
-        let metadata = list_metadata(page);
+        let mut metadata = list_metadata(page);
         let shown = match self.wanted.form {
             Form::Table(version) => self.table(objects, metadata, version),
             Form::PartialMetadata(_) => return Err(self.wrong_form("PartialObjectMetadata", "a list", "List")),
             Form::PartialMetadataList(version) => {
                 let version = version.api_version();
                 let items: Vec<Object> = objects.into_iter().map(|o| partial_metadata(&o, version)).collect();
+                let items = if items.is_empty() { Object::Null } else { Object::from(items) };
                 json!({"kind": "PartialObjectMetadataList", "apiVersion": version, "metadata": metadata, "items": items})
             }
             Form::Object => {
+                match served.custom.is_none() {
+                    true => objects.iter_mut().for_each(leave_kind_out),
+                    false if page.continue_token.is_empty() => metadata["continue"] = "".into(),
+                    false => {}
+                }
                 json!({"kind": served.list_kind(), "apiVersion": served.api_version, "metadata": metadata, "items": objects})
             }
         };
         encode(StatusCode::OK, self.wanted.encoding, &shown)
+    }
+
+    /// Of a built-in kind, cells and metadata are those of what is stored, whatever version is asked for.
+    fn shows_what_is_stored(&self) -> bool {
+        self.served.custom.is_none() && self.wanted.form != Form::Object
     }
 
     fn table(&self, objects: Vec<Object>, metadata: Object, version: MetaVersion) -> Object {
@@ -189,7 +207,7 @@ impl Presenter {
                 partial_metadata(&object, version.api_version())
             }
             Form::Table(version) => {
-                let metadata = json!({"resourceVersion": object.resource_version()});
+                let metadata = table_metadata(&object);
                 self.event_table(vec![object], metadata, version)
             }
         };
@@ -208,7 +226,7 @@ impl Presenter {
 
     /// A bookmark event.
     pub fn bookmark(&self, revision: u64, initial_events_end: bool) -> Bytes {
-        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        let mut metadata = json!({"resourceVersion": revision.to_string()});
         if initial_events_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
@@ -219,7 +237,11 @@ impl Presenter {
             Form::PartialMetadata(version) | Form::PartialMetadataList(version) => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": metadata})
             }
-            Form::Table(version) => self.event_table(Vec::new(), metadata, version),
+            Form::Table(version) => {
+                let object = json!({"metadata": metadata});
+                let metadata = table_metadata(&object);
+                self.event_table(vec![object], metadata, version)
+            }
         };
         frame(self.wanted.encoding, "BOOKMARK", &object)
     }
@@ -267,7 +289,10 @@ impl Render for Presenter {
             out.put_slice(b"}\n");
             return;
         }
-        let mut object = commit::from_stored_at_once(&self.served, entry.object());
+        let mut object = match self.shows_what_is_stored() {
+            true => entry.object(),
+            false => commit::from_stored_at_once(&self.served, entry.object()),
+        };
         object.set_meta_str("resourceVersion", &revision.to_string());
         out.put_slice(&self.event_of(kind, object));
     }
@@ -290,6 +315,10 @@ fn metadata_list(page: &Page, version: &str) -> Vec<Bytes> {
         format!("{{\"kind\":\"PartialObjectMetadataList\",\"apiVersion\":\"{version}\",\"metadata\":").as_bytes(),
     );
     put_list_metadata(page, &mut out);
+    if page.entries.is_empty() {
+        out.put_slice(b",\"items\":null}\n");
+        return vec![out.freeze()];
+    }
     out.put_slice(b",\"items\":[");
     for (i, entry) in page.entries.iter().enumerate() {
         if out.len() >= RUN {
@@ -303,6 +332,22 @@ fn metadata_list(page: &Page, version: &str) -> Vec<Bytes> {
     out.put_slice(b"]}\n");
     runs.push(out.freeze());
     runs
+}
+
+/// A table of one object has its version, where it has one.
+fn table_metadata(object: &Object) -> Object {
+    match object.resource_version() {
+        "" => json!({}),
+        version => json!({"resourceVersion": version}),
+    }
+}
+
+/// As upstream writes the items of its own kinds.
+fn leave_kind_out(item: &mut Object) {
+    if let Some(fields) = item.as_object_mut() {
+        fields.remove("kind");
+        fields.remove("apiVersion");
+    }
 }
 
 fn list_metadata(page: &Page) -> Object {

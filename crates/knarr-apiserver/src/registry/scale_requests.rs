@@ -83,7 +83,10 @@ pub async fn serve(registry: &Arc<Registry>, request: Request) -> Answer {
         let body = request.body.collect_limited().await?;
         let decoded = typed::decode_any(&body, encoding, &scale_kind(), validation)?;
         writer.warnings = decoded.warnings;
-        Box::new(move |_: &Object| Ok(decoded.object.clone()))
+        let mut scale = decoded.object;
+        commit::ensure_namespace(&target, &mut scale)?;
+        commit::require_name(&target, &scale)?;
+        Box::new(move |_: &Object| Ok(scale.clone()))
     };
     let mut change = SetReplicas { paths: paths.clone(), scale };
     let updated = registry.update(&target, &mut change, &mut writer).await?;
