@@ -1,9 +1,10 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply.
 
 use bytes::Bytes;
-use knarr_api::decode::{self, FieldValidation};
+use knarr_api::decode::{self, Decoded, FieldValidation};
 use knarr_api::status::Reason;
 use knarr_api::{Object, StatusError, patch};
+use serde_json::{Map, Value};
 
 use super::Served;
 use super::commit::{self, Target};
@@ -69,13 +70,26 @@ impl Change for Patch<'_> {
                 patched[field] = current[field].clone();
             }
         }
-        // The result is read like any body: a patch may have put anything anywhere.
-        let text = serde_json::to_vec(&patched).map_err(StatusError::internal)?;
-        let decoded = self.served.decode(&text.into(), Encoding::Json, FieldValidation::Warn);
-        let decoded = decoded.map_err(|error| self.refusal(&patched, &self.misfit(&patched, &error)))?;
-        self.warnings = self.settle(decoded.warnings, &patched)?;
-        commit::require_name(self.target, &decoded.object)?;
-        Ok(decoded.object)
+        let unchanged = match self.served.custom {
+            None => Unchanged::set_aside(&mut patched, current),
+            Some(_) => Unchanged::default(),
+        };
+        match self.read(&patched) {
+            Ok(mut decoded) => {
+                unchanged.give_back(&mut decoded.object);
+                self.warnings = decoded.warnings;
+                commit::require_name(self.target, &decoded.object)?;
+                Ok(decoded.object)
+            }
+            Err(unread) => {
+                unchanged.give_back(&mut patched);
+                let why = match unread {
+                    Unread::Misfit(error) => self.misfit(&patched, &error),
+                    Unread::NotStrict(why) => why,
+                };
+                Err(self.refusal(&patched, &why))
+            }
+        }
     }
 
     fn take_warnings(&mut self) -> Vec<String> {
@@ -83,9 +97,63 @@ impl Change for Patch<'_> {
     }
 }
 
+/// The parts of an object that a patch left as they were, set aside while the others are read: these were read before they were stored.
+#[derive(Default)]
+struct Unchanged {
+    fields: Vec<(String, Value)>,
+    owners: Option<Value>,
+}
+
+impl Unchanged {
+    fn set_aside(patched: &mut Object, current: &Object) -> Self {
+        let (Some(fields), Some(before)) = (patched.as_object_mut(), current.as_object()) else {
+            return Self::default();
+        };
+        let is_unchanged = |name: &str, value: &Value| match name {
+            "apiVersion" | "kind" | "metadata" => false,
+            _ => before.get(name) == Some(value),
+        };
+        let names = fields.iter().filter(|(name, value)| is_unchanged(name, value)).map(|(name, _)| name.clone());
+        let names: Vec<String> = names.collect();
+        Unchanged {
+            fields: names.into_iter().filter_map(|name| fields.remove_entry(&name)).collect(),
+            owners: owners_set_aside(fields, before),
+        }
+    }
+
+    fn give_back(self, object: &mut Object) {
+        if let Some(fields) = object.as_object_mut() {
+            fields.extend(self.fields);
+        }
+        if let Some(owners) = self.owners {
+            object["metadata"]["managedFields"] = owners;
+        }
+    }
+}
+
+fn owners_set_aside(patched: &mut Map<String, Value>, before: &Map<String, Value>) -> Option<Value> {
+    let before = before.get("metadata")?.get("managedFields")?;
+    let metadata = patched.get_mut("metadata")?.as_object_mut()?;
+    if metadata.get("managedFields") == Some(before) { metadata.remove("managedFields") } else { None }
+}
+
+/// Why the result of a patch is not accepted as an object.
+enum Unread {
+    Misfit(StatusError),
+    NotStrict(String),
+}
+
 impl Patch<'_> {
+    /// The result is read like any body: a patch may have put anything anywhere.
+    fn read(&self, patched: &Object) -> Result<Decoded, Unread> {
+        let text = serde_json::to_vec(patched).map_err(|error| Unread::Misfit(StatusError::internal(error)))?;
+        let decoded = self.served.decode(&text.into(), Encoding::Json, FieldValidation::Warn);
+        let Decoded { object, warnings } = decoded.map_err(Unread::Misfit)?;
+        Ok(Decoded { object, warnings: self.settle(warnings).map_err(Unread::NotStrict)? })
+    }
+
     /// What becomes of what strict decoding does not accept: of the patch itself, and of what it made (`unknown`).
-    fn settle(&self, mut unknown: Vec<String>, patched: &Object) -> Result<Vec<String>, StatusError> {
+    fn settle(&self, mut unknown: Vec<String>) -> Result<Vec<String>, String> {
         if self.validation == FieldValidation::Ignore {
             return Ok(Vec::new());
         }
@@ -98,7 +166,7 @@ impl Patch<'_> {
         }
         strict.append(&mut unknown);
         match self.validation {
-            FieldValidation::Strict if !strict.is_empty() => Err(self.refusal(patched, &decode::strict_error(&strict))),
+            FieldValidation::Strict if !strict.is_empty() => Err(decode::strict_error(&strict)),
             FieldValidation::Warn => Ok(strict),
             _ => Ok(Vec::new()),
         }
