@@ -96,14 +96,27 @@ pub fn time(text: &str) -> Result<Value, String> {
     Ok(Value::String(stamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()))
 }
 
-/// `metav1.MicroTime`: RFC 3339, shown in UTC with six decimals.
+/// `metav1.MicroTime`: RFC 3339 with six decimals, neither more nor less; shown in UTC.
 pub fn micro_time(text: &str) -> Result<Value, String> {
-    let stamp = timestamp(text, "2006-01-02T15:04:05.000000Z07:00")?;
+    const LAYOUT: &str = "2006-01-02T15:04:05.000000Z07:00";
+    let stamp = timestamp(text, LAYOUT)?;
+    let fraction = &text[SECONDS_END..];
+    let decimals = fraction.strip_prefix('.').and_then(|digits| digits.get(..6));
+    if !decimals.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(format!("parsing time {text:?} as {LAYOUT:?}: cannot parse {fraction:?} as \".000000\""));
+    }
+    let zone = &fraction[7..];
+    if zone.starts_with(|first: char| first.is_ascii_digit()) {
+        return Err(format!("parsing time {text:?} as {LAYOUT:?}: cannot parse {zone:?} as \"Z07:00\""));
+    }
     Ok(Value::String(stamp.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()))
 }
 
+/// Where the fraction of a second, or else the zone, begins.
+const SECONDS_END: usize = "2006-01-02T15:04:05".len();
+
 fn timestamp(text: &str, layout: &str) -> Result<Timestamp, String> {
-    let strict = text.len() >= 20 && text.as_bytes()[10] == b'T' && text.is_ascii();
+    let strict = text.len() > SECONDS_END && text.as_bytes()[10] == b'T' && text.is_ascii();
     match text.parse::<Timestamp>() {
         Ok(stamp) if strict => Ok(stamp),
         _ => Err(time_error(text, layout)),
@@ -151,7 +164,15 @@ mod tests {
     #[test]
     fn times_are_shown_in_utc() {
         assert_eq!(time("2024-01-02T03:04:05+01:00"), Ok("2024-01-02T02:04:05Z".into()));
-        assert_eq!(micro_time("2024-01-02T03:04:05.1Z"), Ok("2024-01-02T03:04:05.100000Z".into()));
+        assert_eq!(micro_time("2024-01-02T03:04:05.100000+01:00"), Ok("2024-01-02T02:04:05.100000Z".into()));
+        for (text, rest, part) in
+            [("05Z", "Z", ".000000"), ("05.1Z", ".1Z", ".000000"), ("05.1234567Z", "7Z", "Z07:00")]
+        {
+            let why = format!(
+                "parsing time \"2024-01-02T03:04:{text}\" as \"2006-01-02T15:04:05.000000Z07:00\": cannot parse {rest:?} as {part:?}"
+            );
+            assert_eq!(micro_time(&format!("2024-01-02T03:04:{text}")), Err(why));
+        }
         let why = "parsing time \"x\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"x\" as \"2006\"";
         assert_eq!(time("x"), Err(why.to_string()));
     }
