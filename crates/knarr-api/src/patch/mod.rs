@@ -60,7 +60,7 @@ fn parse_object(patch: &[u8]) -> Result<Option<Map<String, Value>>, String> {
 }
 
 /// The word Go's JSON decoder has for a value.
-fn go_kind(value: &Value) -> &'static str {
+pub fn go_kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

@@ -143,27 +143,31 @@ pub fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
 
 /// As [`accept`], for objects that have no protobuf form.
 pub fn accept_without_protobuf(headers: &HeaderMap) -> Result<Wanted, StatusError> {
-    pick(headers, true, |encoding| encoding != Encoding::Protobuf)
+    if wants_plain_json(headers) {
+        Ok(Wanted::JSON)
+    } else {
+        pick(&clauses(headers), true, |e| e != Encoding::Protobuf)
+    }
 }
 
 /// What to answer in; `forms` says whether `as=` makes sense here. Upstream's 406 where nothing fits.
 pub fn accept(headers: &HeaderMap, forms: bool) -> Result<Wanted, StatusError> {
-    check_routed(headers, &[Encoding::Json, Encoding::Yaml, Encoding::Protobuf].map(Encoding::media_type))?;
-    pick(headers, forms, |_| true)
+    if wants_plain_json(headers) {
+        return Ok(Wanted::JSON);
+    }
+    let clauses = clauses(headers);
+    check_routed(&clauses, &[Encoding::Json, Encoding::Yaml, Encoding::Protobuf].map(Encoding::media_type))?;
+    pick(&clauses, forms, |_| true)
 }
 
 /// As [`accept`], where upstream has no router before its handler.
 pub fn accept_unrouted(headers: &HeaderMap) -> Result<Wanted, StatusError> {
-    pick(headers, false, |_| true)
+    if wants_plain_json(headers) { Ok(Wanted::JSON) } else { pick(&clauses(headers), false, |_| true) }
 }
 
 /// What upstream's router refuses before its handlers see it: headers that name none of the types that there are.
-fn check_routed(headers: &HeaderMap, types: &[&str]) -> Result<(), StatusError> {
-    if wants_plain_json(headers) {
-        return Ok(());
-    }
+fn check_routed(clauses: &[Clause<'_>], types: &[&str]) -> Result<(), StatusError> {
     let known = |clause: &Clause<'_>| clause.media_type == "*/*" || types.contains(&clause.media_type);
-    let clauses = clauses(headers);
     if clauses.is_empty() || clauses.iter().any(known) {
         return Ok(());
     }
@@ -172,18 +176,14 @@ fn check_routed(headers: &HeaderMap, types: &[&str]) -> Result<(), StatusError> 
 
 /// Refuses whoever cannot read what is written as JSON only.
 pub fn require_json(headers: &HeaderMap) -> Result<(), StatusError> {
-    check_routed(headers, &["application/json"])
+    if wants_plain_json(headers) { Ok(()) } else { check_routed(&clauses(headers), &["application/json"]) }
 }
 
 fn wants_plain_json(headers: &HeaderMap) -> bool {
     matches!(headers.get(ACCEPT).map(|v| v.as_bytes()), None | Some(b"application/json" | b"*/*" | b""))
 }
 
-fn pick(headers: &HeaderMap, forms: bool, written: impl Fn(Encoding) -> bool) -> Result<Wanted, StatusError> {
-    if wants_plain_json(headers) {
-        return Ok(Wanted::JSON);
-    }
-    let clauses = clauses(headers);
+fn pick(clauses: &[Clause<'_>], forms: bool, written: impl Fn(Encoding) -> bool) -> Result<Wanted, StatusError> {
     clauses.iter().find_map(|clause| clause.wanted(forms, &written)).ok_or_else(|| {
         let accepted = if written(Encoding::Protobuf) { ACCEPTED } else { ACCEPTED_WITHOUT_PROTOBUF };
         StatusError::new(Reason::NotAcceptable, format!("only the following media types are accepted: {accepted}"))

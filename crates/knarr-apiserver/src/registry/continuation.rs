@@ -4,7 +4,7 @@ use base64::DecodeError;
 use base64::alphabet::URL_SAFE;
 use base64::engine::general_purpose::NO_PAD;
 use base64::engine::{Engine, GeneralPurpose};
-use knarr_api::{StatusError, decode};
+use knarr_api::{StatusError, decode, patch};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ impl Continuation {
         if !matches!(token, Value::Object(_) | Value::Null) {
             return Err(format!(
                 "json: cannot unmarshal {} into Go value of type storage.continueToken",
-                go_kind(&token)
+                patch::go_kind(&token)
             ));
         }
         let version = text_of(&token, "v")?;
@@ -100,20 +100,9 @@ fn number_of(token: &Value, field: &str) -> Result<i64, String> {
 fn wrong_type(value: &Value, field: &str, wanted: &str) -> String {
     let shown = match value {
         Value::Number(number) if wanted != "string" => format!("number {number}"),
-        other => go_kind(other).to_string(),
+        other => patch::go_kind(other).to_string(),
     };
     format!("json: cannot unmarshal {shown} into Go struct field continueToken.{field} of type {wanted}")
-}
-
-fn go_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
 }
 
 #[cfg(test)]
