@@ -217,6 +217,27 @@ async fn propagation_policies_become_finalizers() {
     assert_eq!(server.call("DELETE", &named("a"), "application/json", uid.to_string()).await.code, 409);
 }
 
+/// A pod without a node is marked and then removed; whoever sees the mark may remove it first, as the garbage collector of pods does.
+#[tokio::test]
+async fn a_delete_that_others_finish_succeeds() {
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+    let server = Server::start().await;
+    let mut marks = server.watch(&format!("{PODS}?watch=true")).await;
+    for round in 0..50 {
+        let name = format!("p{round}");
+        let pod = json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        server.post(PODS, &pod).await.ok();
+        let path = format!("{PODS}/{name}");
+        let hurry = async {
+            while !marks.line().await.starts_with("MODIFIED") {}
+            server.delete(&path).await;
+            while !marks.line().await.starts_with("DELETED") {}
+        };
+        let (deleted, ()) = tokio::join!(server.delete(&path), hurry);
+        assert_eq!(deleted.ok()["metadata"]["name"], name.as_str());
+    }
+}
+
 #[tokio::test]
 async fn collections_are_deleted() {
     let server = Server::start().await;

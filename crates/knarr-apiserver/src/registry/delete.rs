@@ -90,7 +90,7 @@ impl Registry {
             }
             Step::MarkAndRemove(marked) => {
                 let marked = self.put(target, marked, Expect::Revision(revision), false).await?;
-                (self.remove_entry(target, &marked).await?, true)
+                (self.remove_marked(target, &marked).await?, true)
             }
             Step::Remove => (self.remove_entry(target, entry).await?, true),
         };
@@ -99,6 +99,20 @@ impl Registry {
 
     async fn shown(&self, target: &Target, object: Object) -> Result<Written, StatusError> {
         Ok(commit::unstored(commit::to_stored(&target.served, object).await?))
+    }
+
+    /// Who watches sees the mark, and may be the first to remove the object, or may write to it once more: the former is this
+    /// delete's success too, the latter is to be looked at again.
+    async fn remove_marked(&self, target: &Target, marked: &Arc<Entry>) -> Result<Written, CommitError> {
+        let winner = match self.remove_entry(target, marked).await {
+            Err(CommitError::Raced(winner)) => winner,
+            done => return done,
+        };
+        self.after_race(winner).await?;
+        match target.served.cache.snapshot().get(&target.key()) {
+            Some(current) if current.uid == marked.uid => Err(CommitError::Raced(winner)),
+            _ => Ok(Written::Stored(marked.clone())),
+        }
     }
 
     /// The object as of its deletion, which has a version of its own.
