@@ -173,6 +173,15 @@ impl Type {
     }
 }
 
+/// Kinds that are served in a later version only, and still taken where clients say the older: group, kind, older and later version.
+const TAKEN_FOR: &[(&str, &str, &str, &str)] = &[("policy", "Eviction", "v1beta1", "v1")];
+
+fn served_since(gvk: &GroupVersionKind) -> Option<GroupVersionKind> {
+    let said = (&*gvk.group, &*gvk.kind, &*gvk.version);
+    let (group, kind, _, later) = TAKEN_FOR.iter().find(|(group, kind, older, _)| said == (*group, *kind, *older))?;
+    Some(GroupVersionKind::new(*group, *later, *kind))
+}
+
 impl Schema {
     /// A schema of one's own, such as a custom resource's. A [`TypeId`] is an index into `types`; fields must be sorted by
     /// name, and `always` must hold the indexes of the fields that are shown even when zero.
@@ -192,7 +201,7 @@ impl Schema {
     }
 
     pub fn by_gvk(&self, gvk: &GroupVersionKind) -> Option<TypeId> {
-        self.by_gvk.get(gvk).copied()
+        self.by_gvk.get(gvk).or_else(|| self.by_gvk.get(&served_since(gvk)?)).copied()
     }
 
     /// The Go type that goes with a shape where a field says nothing else.

@@ -32,28 +32,38 @@ impl HealthCheck {
         let check: Check = Arc::new(move || std::future::ready(check()).boxed());
         HealthCheck { name: name.into(), live, check }
     }
+
+    fn is_on(&self, page: &str) -> bool {
+        self.live || page == "readyz"
+    }
 }
 
-/// Something that must have been done once before the server is healthy: `poststarthook/NAME`.
+/// The pages of health.
+pub const PAGES: [&str; 3] = ["healthz", "livez", "readyz"];
+
+/// A step of starting that the server is not healthy before, under the names of all of upstream's checks that say as much.
 #[derive(Clone)]
-pub struct StartHook {
-    name: &'static str,
+pub struct StartStage {
+    names: &'static [&'static str],
     done: Arc<AtomicBool>,
 }
 
-impl StartHook {
-    pub fn new(name: &'static str) -> Self {
-        StartHook { name, done: Arc::default() }
+impl StartStage {
+    pub fn new(names: &'static [&'static str]) -> Self {
+        StartStage { names, done: Arc::default() }
     }
 
     pub fn done(&self) {
         self.done.store(true, Ordering::Release);
     }
 
-    pub fn check(&self) -> HealthCheck {
-        let done = self.done.clone();
-        HealthCheck::new(&format!("poststarthook/{}", self.name), true, move || {
-            if done.load(Ordering::Acquire) { Ok(()) } else { Err("not finished".into()) }
+    pub fn checks(&self) -> impl Iterator<Item = HealthCheck> {
+        self.names.iter().map(|name| {
+            let done = self.done.clone();
+            HealthCheck::new(name, true, move || match done.load(Ordering::Acquire) {
+                true => Ok(()),
+                false => Err("not finished".into()),
+            })
         })
     }
 }
@@ -65,17 +75,12 @@ const STORE_KEY: &str = "/registry/health";
 
 /// The checks that every server has, in upstream's order.
 pub fn own_checks(registry: &Arc<Registry>, stopping: &CancellationToken) -> Vec<HealthCheck> {
-    let store = |name: &str, live| {
-        let registry = registry.clone();
-        let check: Check = Arc::new(move || store_answers(registry.clone()).boxed());
-        HealthCheck { name: name.into(), live, check }
-    };
     let caches = registry.clone();
     let stopping = stopping.clone();
     vec![
         HealthCheck::new("ping", true, || Ok(())),
-        store("etcd", true),
-        store("etcd-readiness", false),
+        store_check(registry, "etcd", true),
+        store_check(registry, "etcd-readiness", false),
         HealthCheck::new("informer-sync", false, move || match caches.is_following() {
             true => Ok(()),
             false => Err("the caches do not follow the store".into()),
@@ -85,6 +90,13 @@ pub fn own_checks(registry: &Arc<Registry>, stopping: &CancellationToken) -> Vec
             false => Ok(()),
         }),
     ]
+}
+
+/// Whether the store answers.
+pub fn store_check(registry: &Arc<Registry>, name: &str, live: bool) -> HealthCheck {
+    let registry = registry.clone();
+    let check: Check = Arc::new(move || store_answers(registry.clone()).boxed());
+    HealthCheck { name: name.into(), live, check }
 }
 
 /// The store is read, and its last write, whenever that was, did not fail.
@@ -112,7 +124,7 @@ pub async fn serve(
     rest: &[&str],
     query: &Query,
 ) -> Option<Response<Body>> {
-    let checks: Vec<&HealthCheck> = checks.iter().filter(|c| page == "readyz" || c.live).collect();
+    let checks: Vec<&HealthCheck> = checks.iter().filter(|c| c.is_on(page)).collect();
     if rest.is_empty() {
         return Some(summary(&checks, slis, page, query).await);
     }
@@ -122,6 +134,16 @@ pub async fn serve(
         Ok(()) => respond::text(StatusCode::OK, "ok"),
         Err(why) => respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}\n")),
     })
+}
+
+/// Makes every check for whoever measures: a server that nobody probes would have no results.
+pub async fn measure(checks: &[HealthCheck], slis: &Slis) {
+    for check in checks {
+        let healthy = (check.check)().await.is_ok();
+        for page in PAGES.iter().filter(|page| check.is_on(page)) {
+            slis.checked(&check.name, page, healthy);
+        }
+    }
 }
 
 async fn summary(checks: &[&HealthCheck], slis: &Slis, page: &str, query: &Query) -> Response<Body> {

@@ -82,6 +82,9 @@ impl Pages {
             let answer = health::serve(&self.checks, &self.metrics.slis, page, &words[1..], &query).await;
             return answer.unwrap_or_else(respond::page_not_found);
         }
+        if words == ["metrics", "slis"] {
+            health::measure(&self.checks, &self.metrics.slis).await;
+        }
         if info.path.starts_with("/openapi/") {
             let document = openapi::serve(&self.registry, &self.aggregator, &words, parts).await;
             return document.unwrap_or_else(respond::page_not_found);
@@ -201,7 +204,7 @@ pub fn is_document(path: &str) -> bool {
 }
 
 fn health_page(words: &[&str]) -> Option<&'static str> {
-    ["healthz", "livez", "readyz"].into_iter().find(|page| words.first() == Some(page))
+    health::PAGES.into_iter().find(|page| words.first() == Some(page))
 }
 
 /// Prometheus' text.

@@ -11,6 +11,7 @@ use knarr_api::{FieldError, GroupVersionKind, Object, Path, StatusError};
 use crate::audit;
 use crate::authentication::User;
 use crate::chain::request_info::RequestInfo;
+use crate::component_statuses::ComponentStatuses;
 use crate::deprecation::{self, Deprecated};
 use crate::http::body::Body;
 use crate::http::negotiate::Encoding;
@@ -34,6 +35,7 @@ pub struct Resources {
     pub handlers: Handlers,
     /// Requests that end at nodes, pods and services; `None` on a server that has no way to them.
     pub connector: Option<Connector>,
+    pub components: ComponentStatuses,
 }
 
 /// One request, taken apart.
@@ -166,6 +168,9 @@ impl Resources {
         if let Some(handler) = special {
             return Box::pin(self.special(request, handler.clone())).await;
         }
+        if ComponentStatuses::serves(&info.group, &info.resource) {
+            return Box::pin(self.component_statuses(request)).await;
+        }
         match (info.subresource.as_str(), info.verb.as_str()) {
             ("", "list") => Box::pin(self.list(request)).await,
             ("" | "status" | "ephemeralcontainers" | "resize" | "approval", "get") => self.get(request).await,
@@ -207,6 +212,14 @@ impl Resources {
             Err(ListError::Status(error)) => Err(error),
             Err(ListError::ContinueExpired { inconsistent }) => Ok(continue_expired(&inconsistent)),
         }
+    }
+
+    async fn component_statuses(&self, request: Request) -> Answer {
+        let presenter = request.presenter()?.include(request.query.get("includeObject"))?;
+        if request.info.verb == "get" {
+            return self.components.get(&request.target(), &presenter).await;
+        }
+        self.components.list(&request.list_options(false)?, &presenter).await
     }
 
     async fn watch(&self, request: Request) -> Answer {

@@ -32,6 +32,7 @@ use crate::chain::farewell::{Farewell, Leaving};
 use crate::chain::priority_and_fairness::{Protect, Protection};
 use crate::chain::request_info::RequestInfo;
 use crate::chain::watchdog::{PanicGuard, ReadRequest};
+use crate::component_statuses::ComponentStatuses;
 use crate::flow_control::{Dumps, FlowControl};
 use crate::health::{self, HealthCheck};
 use crate::http::coalesce::Coalesce;
@@ -61,6 +62,8 @@ pub struct Config {
     pub pages: Vec<Arc<dyn Page>>,
     /// Beyond those that every server has.
     pub checks: Vec<HealthCheck>,
+    /// The components that `componentstatuses` shows beside the store.
+    pub components: Vec<HealthCheck>,
     pub limits: Limits,
     /// `None`: nothing is recorded.
     pub audit: Option<AuditConfig>,
@@ -174,6 +177,8 @@ impl ApiServer {
         }
         let mut checks = health::own_checks(&registry, &config.leaving);
         checks.extend(config.checks);
+        let mut components = config.components;
+        components.push(health::store_check(&registry, "etcd-0", false));
         let aggregator = Aggregator::new(registry.clone(), config.front_proxy_client);
         let limits = config.limits;
         let total = (limits.max_requests + limits.max_mutating_requests) as u32;
@@ -182,7 +187,12 @@ impl ApiServer {
         pages.extend(flow_control.clone().map(|flow_control| Arc::new(Dumps(flow_control)) as Arc<dyn Page>));
         let routes = Routes {
             aggregator: aggregator.clone(),
-            resources: Resources { registry: registry.clone(), handlers: config.handlers, connector },
+            resources: Resources {
+                registry: registry.clone(),
+                handlers: config.handlers,
+                connector,
+                components: ComponentStatuses(components),
+            },
             pages: Pages {
                 registry: registry.clone(),
                 aggregator: aggregator.clone(),

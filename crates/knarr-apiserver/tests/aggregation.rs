@@ -12,6 +12,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use knarr_apiserver::Config;
 use knarr_apiserver::authentication::{TransportIdentity, User};
+use knarr_apiserver::health::StartStage;
 use knarr_streaming::upgrade;
 use serde_json::{Value, json};
 use support::Server;
@@ -94,7 +95,7 @@ impl Cluster {
         let server =
             Server::start_with(|_| Config { front_proxy_client: Some(remote.client()), ..Config::default() }).await;
         let stop = CancellationToken::new();
-        tokio::spawn(server.api.aggregator().clone().run(stop.clone()));
+        tokio::spawn(server.api.aggregator().clone().run(StartStage::new(&[]), stop.clone()));
         Cluster { server, remote, _stop: stop.drop_guard() }
     }
 

@@ -141,6 +141,11 @@ async fn exchange(file: &str) {
 }
 
 #[tokio::test]
+async fn creates() {
+    exchange("creates").await;
+}
+
+#[tokio::test]
 async fn deletes() {
     exchange("deletes").await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
-use knarr_apiserver::health::{HealthCheck, StartHook};
+use knarr_apiserver::health::{HealthCheck, StartStage};
 use knarr_apiserver::{Config, Limits};
 use serde_json::json;
 use support::Server;
@@ -20,9 +20,9 @@ fn text(answer: &support::Answer) -> String {
 
 #[tokio::test]
 async fn health_pages_answer_as_upstream() {
-    let hook = StartHook::new("rbac/bootstrap-roles");
+    let stage = StartStage::new(&["poststarthook/rbac/bootstrap-roles", "autoregister-completion"]);
     let leaving = CancellationToken::new();
-    let checks = vec![hook.check(), HealthCheck::new("log", true, || Ok(()))];
+    let checks = stage.checks().chain([HealthCheck::new("log", true, || Ok(()))]).collect();
     let server = Server::start_with(|_| Config { checks, leaving: leaving.clone(), ..Config::default() }).await;
     let failed = server.get("/livez").await;
     assert_eq!(failed.code, 500);
@@ -31,7 +31,8 @@ async fn health_pages_answer_as_upstream() {
     let excluded = server.get("/livez?exclude=poststarthook%2Frbac%2Fbootstrap-roles&verbose").await;
     assert_eq!(excluded.code, 200);
     assert!(text(&excluded).contains("[+]poststarthook/rbac/bootstrap-roles excluded: ok\n"));
-    hook.done();
+    assert!(text(&failed).contains("[-]autoregister-completion failed: reason withheld\n"));
+    stage.done();
     assert_eq!(text(&server.get("/livez").await), "ok");
     let verbose = text(&server.get("/readyz?verbose").await);
     for check in ["ping", "etcd", "etcd-readiness", "informer-sync", "shutdown", "log"] {
@@ -82,7 +83,8 @@ async fn metrics_have_upstreams_names_and_form() {
     assert!(page.contains("kubernetes_build_info{") && page.contains("process_cpu_seconds_total"));
     let slis = text(&server.get("/metrics/slis").await);
     assert!(slis.contains(r#"kubernetes_healthcheck{name="ping",type="livez"} 1"#), "{slis}");
-    assert!(slis.contains(r#"kubernetes_healthchecks_total{name="etcd",status="success",type="livez"} 1"#), "{slis}");
+    assert!(slis.contains(r#"kubernetes_healthchecks_total{name="etcd",status="success",type="livez"} 2"#), "{slis}");
+    assert!(slis.contains(r#"kubernetes_healthcheck{name="shutdown",type="readyz"} 1"#), "measuring checks: {slis}");
 }
 
 #[tokio::test(start_paused = true)]

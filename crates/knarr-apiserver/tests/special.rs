@@ -77,8 +77,10 @@ async fn what_admission_makes_of_a_request_is_what_is_done() {
     let bound = ok(&server, "GET", &format!("{PODS}/p"), Value::Null).await;
     assert_eq!((&bound["spec"]["nodeName"], &bound["metadata"]["annotations"]["seen"]), (&json!("n"), &json!("yes")));
 
-    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
-    ok(&server, "POST", &format!("{PODS}/p/eviction"), eviction).await;
+    for version in ["policy/v1", "policy/v1beta1"] {
+        let eviction = json!({"apiVersion": version, "kind": "Eviction", "metadata": {"name": "p"}});
+        ok(&server, "POST", &format!("{PODS}/p/eviction"), eviction).await;
+    }
     let kept = ok(&server, "GET", &format!("{PODS}/p"), Value::Null).await;
     assert_eq!(kept["metadata"]["deletionTimestamp"], Value::Null, "the hook made it a dry run");
 

@@ -33,6 +33,7 @@ mod service_accounts;
 mod service_cidrs;
 mod service_endpoints;
 
+mod storage_protection;
 mod taint_eviction;
 mod validating_admission_policy_status;
 
@@ -137,6 +138,9 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("validatingadmissionpolicy-status-controller", |c| Box::pin(validating_admission_policy_status::run(c))),
     ("resourcequota-controller", |c| Box::pin(resource_quota::run(c))),
     ("disruption-controller", |c| Box::pin(disruption_budgets::run(c))),
+    ("persistentvolumeclaim-protection-controller", |c| Box::pin(storage_protection::claims(c))),
+    ("persistentvolume-protection-controller", |c| Box::pin(storage_protection::volumes(c))),
+    ("volumeattributesclass-protection-controller", |c| Box::pin(storage_protection::attribute_classes(c))),
     ("service-cidr-controller", |c| Box::pin(service_cidrs::run(c))),
 ];
 

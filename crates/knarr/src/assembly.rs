@@ -26,10 +26,11 @@ use knarr_apiserver::pages::Page;
 use knarr_apiserver::registry::Hooks;
 use knarr_apiserver::tokens::Discovery;
 
+use crate::control_plane::{CONTROLLERS, SCHEDULER};
 use crate::credentials::{FRONT_PROXY_CLIENT, Pki};
 use crate::logging;
 use crate::settings::{AccessSaid, Settings, duration, read_file};
-use crate::start_hooks::StartHooks;
+use crate::start_stages::StartStages;
 use crate::tasks::Tasks;
 use crate::watch_file::WatchedFile;
 
@@ -184,7 +185,7 @@ pub fn config(
     pki: &Pki,
     access: &Access,
     checks: Vec<HealthCheck>,
-    hooks: &StartHooks,
+    stages: &StartStages,
     tasks: &Tasks,
 ) -> Result<Config> {
     let kubelet_client = knarr_pki::client_config(pki.authority.certificate_pem(), Some(&pki.kubelet_client))?;
@@ -197,7 +198,8 @@ pub fn config(
         kubelet_client: Some(kubelet_client),
         front_proxy_client: Some(pki.front_proxy_client.clone()),
         server_address: settings.advertised().to_string(),
-        checks: std::iter::once(logging::check()).chain(checks).chain(hooks.checks()).collect(),
+        checks: std::iter::once(logging::check()).chain(checks).chain(stages.checks()).collect(),
+        components: components(settings, tasks),
         limits: settings.serving.limits.clone(),
         audit: settings.serving.audit()?,
         cors_origins: settings.serving.cors_origins.clone(),
@@ -206,6 +208,19 @@ pub fn config(
         leaving: tasks.leaving.clone(),
         retry_after_stop: settings.serving.shutdown_send_retry_after.then(|| tasks.stop.clone()),
     })
+}
+
+/// The control loops of this server, under the names that `componentstatuses` gives them.
+fn components(settings: &Settings, tasks: &Tasks) -> Vec<HealthCheck> {
+    let scheduler = settings.controllers.has_scheduler().then_some(("scheduler", SCHEDULER));
+    let part = |(name, task): (&str, &'static str)| {
+        let tasks = tasks.clone();
+        HealthCheck::new(name, false, move || match tasks.is_running(task) {
+            true => Ok(()),
+            false => Err("it does not run".into()),
+        })
+    };
+    [("controller-manager", CONTROLLERS)].into_iter().chain(scheduler).map(part).collect()
 }
 
 /// The documents by which others check service-account tokens.

@@ -16,8 +16,12 @@ use crate::credentials::Pki;
 use crate::encryption;
 use crate::layout::Layout;
 use crate::settings::Settings;
-use crate::start_hooks::StartHooks;
+use crate::start_stages::StartStages;
 use crate::tasks::Tasks;
+
+/// The parts of the control plane that are its clients.
+pub const CONTROLLERS: &str = "controllers";
+pub const SCHEDULER: &str = "scheduler";
 
 /// A serving control plane.
 pub struct ControlPlane {
@@ -39,11 +43,11 @@ impl ControlPlane {
         let registry = Registry::open(store, shared, tasks.ended.clone()).await.context("reading the store")?;
         let objects: Arc<dyn Objects> = registry.clone();
         let access = Arc::new(assembly::access(settings, pki, objects)?);
-        let hooks = StartHooks::new();
-        let config = assembly::config(settings, pki, &access, checks, &hooks, tasks)?;
+        let stages = StartStages::new();
+        let config = assembly::config(settings, pki, &access, checks, &stages, tasks)?;
         let server = ApiServer::new(config, registry);
         access.prepare().await.context("writing the default objects")?;
-        hooks.objects_done();
+        stages.objects.done();
         let (following, stopped) = (access.clone(), tasks.stop.clone());
         tasks.spawn("access", async move {
             stopped.run_until_cancelled(following.clone().run()).await;
@@ -53,11 +57,12 @@ impl ControlPlane {
         tasks.spawn("priority and fairness", async move {
             stopped.run_until_cancelled(flow.follow_flow_control()).await.unwrap_or_default();
         });
-        hooks.flow_control.done();
+        stages.flow_control.done();
         let (auditing, stop) = (server.clone(), tasks.stop.clone());
         tasks.spawn("audit", async move { auditing.write_audit(stop).await });
         access.synced().await;
-        tasks.spawn("aggregation", server.aggregator().clone().run(tasks.stop.clone()));
+        stages.following.done();
+        tasks.spawn("aggregation", server.aggregator().clone().run(stages.aggregation, tasks.stop.clone()));
         assembly::follow_files(settings, &access, tasks)?;
         let tls = knarr_pki::server_config(&pki.serving, &pki.client_authorities())?;
         let tls = Arc::new(ServerTls::from_pointee(tls));
@@ -110,14 +115,14 @@ impl ControlPlane {
             let server = server.clone();
             knarr_controllers::run(move |user| server.controller_client(user), config.clone(), stop)
         };
-        tasks.spawn("controllers", while_leading(elector, stop.clone(), controllers));
+        tasks.spawn(CONTROLLERS, while_leading(elector, stop.clone(), controllers));
         if !settings.controllers.has_scheduler() {
             return Ok(());
         }
         let elector = shared.then(|| self.elector("kube-scheduler", settings));
         let client = self.client("system:kube-scheduler", &[]);
         let scheduler = move |stop| knarr_scheduler::run(client.clone(), knarr_scheduler::Config::default(), stop);
-        tasks.spawn("scheduler", while_leading(elector, stop.clone(), scheduler));
+        tasks.spawn(SCHEDULER, while_leading(elector, stop.clone(), scheduler));
         Ok(())
     }
 

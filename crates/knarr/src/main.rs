@@ -14,7 +14,7 @@ mod layout;
 mod logging;
 mod node;
 mod settings;
-mod start_hooks;
+mod start_stages;
 mod store;
 mod tasks;
 mod up;

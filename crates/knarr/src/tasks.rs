@@ -39,6 +39,11 @@ impl Tasks {
         });
     }
 
+    /// Whether a part of this name is at work.
+    pub fn is_running(&self, name: &str) -> bool {
+        self.running.lock().get(name).is_some_and(|count| *count > 0)
+    }
+
     /// Tells every part to end and waits for them, but not for ever: a part that hangs must not keep the machine's owner waiting,
     /// and everything acknowledged is on disk already.
     pub async fn end(&self) {

@@ -248,7 +248,11 @@ fn check_kind(said: &said::TypeMeta, wanted: &GroupVersionKind) -> Result<(), St
         return Err(not_handled(wanted, &why));
     };
     let gvk = GroupVersionKind::new(version_said.group.clone(), version_said.version.clone(), kind.to_string());
-    if schema().by_gvk(&gvk).is_none() {
+    let found = schema().by_gvk(&gvk);
+    if found.is_some() && found == schema().by_gvk(wanted) {
+        return Ok(());
+    }
+    if found.is_none() {
         return Err(StatusError::bad_request(format!(
             "{kind} in version \"{version}\" cannot be handled as a {}: no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
             wanted.kind

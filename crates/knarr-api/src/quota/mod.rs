@@ -94,6 +94,11 @@ pub fn counts(name: &str) -> Option<GroupResource> {
 }
 
 /// A string at a JSON pointer; empty if there is none.
+/// What a pod asks for, by resource.
+pub fn pod_requests(pod: &Object) -> Usage {
+    usage::pod_total(pod, "requests")
+}
+
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }

@@ -40,6 +40,7 @@ pub const ROWS: &[Row] = &[
         prepare_update: service::prepare_update,
         validate: service::validate,
         validate_update: Some(service::validate_update),
+        canonicalize: drop_policy_of_alias,
         create_on_update: true,
         generation: &[],
         selectable: &["spec.clusterIP", "spec.type"],
@@ -273,6 +274,15 @@ fn pod_grace(pod: &Object, asked: Option<i64>) -> Option<i64> {
 }
 
 /// Every namespace can be selected by its name, also one whose name was generated.
+/// A service that is an alias has no traffic of its own; what is said of it is accepted, for the sake of old clients, and not shown.
+fn drop_policy_of_alias(service: &mut Object) {
+    if service["spec"]["type"] == "ExternalName"
+        && let Some(spec) = service["spec"].as_object_mut()
+    {
+        spec.remove("internalTrafficPolicy");
+    }
+}
+
 fn label_with_name(namespace: &mut Object) {
     let name = namespace["metadata"]["name"].clone();
     if !namespace["metadata"]["labels"].is_object() {

@@ -4,7 +4,7 @@ use super::Plugin;
 
 /// Upstream's names of the plug-ins that there are. All are on by default; what is not here runs always, since it is part of how
 /// a resource is written and no plug-in upstream.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 25] = [
     "NamespaceLifecycle",
     "LimitRanger",
     "ServiceAccount",
@@ -22,6 +22,9 @@ const NAMES: [&str; 22] = [
     "ClusterTrustBundleAttest",
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
+    "PodTopologyLabels",
+    "NodeDeclaredFeatureValidator",
+    "PodResizeValidator",
     "MutatingAdmissionPolicy",
     "MutatingAdmissionWebhook",
     "ValidatingAdmissionPolicy",

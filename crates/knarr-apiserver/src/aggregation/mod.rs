@@ -32,6 +32,7 @@ pub use forward::serve;
 pub use services::{ApiService, ApiServices};
 
 use crate::cache::Derived;
+use crate::health::StartStage;
 use crate::outbound::{Client, OpenError, Outbound, Route, ServiceReference, Target, TlsOptions};
 use crate::registry::Registry;
 
@@ -84,10 +85,10 @@ impl Aggregator {
         self.documents.load().get(version).cloned()
     }
 
-    /// Registers what is served here and watches over what is served elsewhere, until `stop`.
-    pub fn run(self: Arc<Self>, stop: CancellationToken) -> BoxFuture<'static, ()> {
+    /// Registers what is served here, of which `registered` hears, and watches over what is served elsewhere, until `stop`.
+    pub fn run(self: Arc<Self>, registered: StartStage, stop: CancellationToken) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let registering = registration::run(&self);
+            let registering = registration::run(&self, &registered);
             let watching = availability::run(&self, stop.child_token());
             stop.run_until_cancelled(async { tokio::join!(registering, watching) }).await;
             self.sessions.close();

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::{Aggregator, api_services, availability, priorities};
 use crate::cache::Snapshot;
+use crate::health::StartStage;
 use crate::objects::Objects;
 
 const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
@@ -47,7 +48,7 @@ impl Keeping {
 }
 
 /// Follows definitions and APIServices.
-pub(super) async fn run(aggregator: &Aggregator) {
+pub(super) async fn run(aggregator: &Aggregator, registered: &StartStage) {
     let services = aggregator.registry.cache(&api_services());
     let definitions =
         aggregator.registry.cache(&GroupResource::new("apiextensions.k8s.io", "customresourcedefinitions"));
@@ -57,7 +58,10 @@ pub(super) async fn run(aggregator: &Aggregator) {
         let wanted = wanted(&definitions.snapshot(), first);
         let stored = std::sync::Arc::clone(&services.snapshot());
         match reconcile(aggregator, &stored, &wanted, first).await {
-            Ok(()) => first = false,
+            Ok(()) => {
+                first = false;
+                registered.done();
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot register all APIServices");
                 tokio::time::sleep(RETRY).await;

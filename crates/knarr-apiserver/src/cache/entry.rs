@@ -217,8 +217,12 @@ fn only_type_before(stored: &[u8], at: usize) -> bool {
     }
 }
 
-/// Puts the `resourceVersion` first into the metadata, whose `{` stands at `at`.
+/// Puts the `resourceVersion` first into the metadata, whose `{` stands at `at`. What was never stored, at revision 0, has none.
 fn splice_version(stored: &[u8], at: usize, revision: u64) -> (Bytes, (u32, u32)) {
+    if revision == 0 {
+        let at = at as u32 + 1;
+        return (Bytes::copy_from_slice(stored), (at, at));
+    }
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(revision).as_bytes();
     let rest = &stored[at + 1..];

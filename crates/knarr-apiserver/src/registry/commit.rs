@@ -316,10 +316,10 @@ fn raced(error: StoreError) -> CommitError {
     }
 }
 
-/// A new object's metadata: what the server sets and what a creator may not.
+/// A new object's metadata: what the server sets and what a creator may not. A version that it claims stays until the store is asked.
 pub(super) fn fill_system_fields(object: &mut Object) {
     let metadata = object.metadata_mut();
-    for field in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         metadata.remove(field);
     }
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());

@@ -77,14 +77,8 @@ impl Registry {
         if !writer.fields_managed {
             commit::unique_owners(object, "", &mut writer.warnings);
         }
-        refuse_version(object, writer)?;
         target.served.apply_defaults(object);
-        let version = object.resource_version().to_string();
         commit::fill_system_fields(object);
-        if writer.options.dry_run && !version.is_empty() {
-            // No store takes it away.
-            object.set_meta_str("resourceVersion", &version);
-        }
         // A writer owns what it wrote and its defaults; what admission or the strategy adds is nobody's.
         if !writer.fields_managed {
             managed::record(&target.served, None, object, "", writer);
@@ -116,6 +110,7 @@ impl Registry {
         if writer.options.dry_run {
             return self.dry_create(target, object).await;
         }
+        refuse_version(&object)?;
         let entry = self.put(target, object, Expect::Absent, writer.fields_managed).await?;
         commit::commit_all(reservations).await;
         Ok(Written::Stored(entry))
@@ -144,11 +139,11 @@ impl Registry {
     }
 }
 
-/// A new object has no version yet. Upstream's store says so, which makes it the server's failure.
-fn refuse_version(object: &Object, writer: &Writer) -> Result<(), StatusError> {
+/// A new object has no version yet. Upstream's store says so, which makes it the server's failure, after all other refusals.
+fn refuse_version(object: &Object) -> Result<(), StatusError> {
     // What is no version at all says nothing.
     let version: u64 = object.resource_version().parse().unwrap_or_default();
-    if writer.options.dry_run || version == 0 {
+    if version == 0 {
         return Ok(());
     }
     Err(StatusError::new(Reason::Unknown, "resourceVersion should not be set on objects to be created"))

@@ -19,6 +19,7 @@ pub(super) const RUN: usize = 256 * 1024;
 /// A page of objects as of one revision.
 pub struct Page {
     pub entries: Vec<Arc<Entry>>,
+    /// 0: of what is never stored.
     pub revision: u64,
     /// Empty on the last page.
     pub continue_token: String,
@@ -29,7 +30,7 @@ pub struct Page {
 }
 
 impl Page {
-    fn last(entries: Vec<Arc<Entry>>, revision: u64) -> Self {
+    pub fn last(entries: Vec<Arc<Entry>>, revision: u64) -> Self {
         Page { entries, revision, continue_token: String::new(), remaining: None, whole: None }
     }
 }
@@ -270,6 +271,9 @@ fn put_full_list_metadata(page: &Page, out: &mut BytesMut) {
 }
 
 pub fn put_list_metadata(page: &Page, out: &mut BytesMut) {
+    if page.revision == 0 {
+        return out.put_slice(b"{}");
+    }
     out.put_slice(format!("{{\"resourceVersion\":\"{}\"", page.revision).as_bytes());
     if !page.continue_token.is_empty() {
         out.put_slice(format!(",\"continue\":\"{}\"", page.continue_token).as_bytes());

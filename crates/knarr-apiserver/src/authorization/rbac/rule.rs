@@ -53,14 +53,14 @@ fn has(list: &[String], word: &str) -> bool {
     list.iter().any(|w| w == "*" || w == word)
 }
 
-/// `*`, `pods`, `pods/status` or `*/status`.
+/// `*`, `pods`, `pods/status` or `*/status`. Who asks in a review may have put both into the resource.
 pub fn resource_matches(rule: &str, resource: &str, subresource: &str) -> bool {
     if rule == "*" {
         return true;
     }
-    match rule.split_once('/') {
+    match rule.rsplit_once('/').filter(|_| !subresource.is_empty()) {
         None => subresource.is_empty() && rule == resource,
-        Some((r, s)) => !subresource.is_empty() && s == subresource && (r == "*" || r == resource),
+        Some((r, s)) => s == subresource && (r == "*" || r == resource),
     }
 }
 
@@ -83,6 +83,8 @@ mod tests {
             ("pods", "pods", "status", false),
             ("pods/status", "pods", "status", true),
             ("pods/status", "pods", "", false),
+            ("pods/status", "pods/status", "", true),
+            ("*/status", "pods/status", "", false),
             ("*/scale", "deployments", "scale", true),
             ("*/scale", "deployments", "", false),
             ("*", "deployments", "scale", true),
