@@ -146,6 +146,11 @@ async fn creates() {
 }
 
 #[tokio::test]
+async fn updates() {
+    exchange("updates").await;
+}
+
+#[tokio::test]
 async fn deletes() {
     exchange("deletes").await;
 }

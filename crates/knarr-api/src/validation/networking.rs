@@ -277,15 +277,20 @@ pub fn service_cidr(c: &mut Checker, object: &Value) {
     });
 }
 
+/// Nothing changes, except that a second family may join the first.
 pub fn service_cidr_update(c: &mut Checker, object: &Value, old: &Value) {
     let (new, before) = (list(&object["spec"], "cidrs"), list(&old["spec"], "cidrs"));
-    if new.len() == before.len() && new != before {
-        for (i, (a, b)) in new.iter().zip(before).enumerate() {
-            if a != b {
-                c.invalid(&format!("spec.cidrs[{i}]"), a, "field is immutable");
-            }
-        }
-    } else if new.len() != before.len() {
+    let joins = new.len() == 2 && before.len() == 1;
+    if new.len() != before.len() && !joins {
         c.invalid("spec.cidrs", &object["spec"]["cidrs"], "field is immutable");
+        return;
+    }
+    for (i, (a, b)) in new.iter().zip(before).enumerate() {
+        if a != b {
+            c.invalid(&format!("spec.cidrs[{i}]"), a, "field is immutable");
+        }
+    }
+    if joins {
+        service_cidr(c, object);
     }
 }
