@@ -30,6 +30,8 @@ async fn take(server: &Server, step: &Value, version: &str) -> Got {
     let content_type = match (method, word("type")) {
         (_, "merge") => "application/merge-patch+json",
         (_, "apply") => "application/apply-patch+yaml",
+        (_, "strategic") => "application/strategic-merge-patch+json",
+        (_, "json") => "application/json-patch+json",
         (_, "") => "application/json",
         (_, other) => other,
     };

@@ -28,7 +28,9 @@ async fn health_pages_answer_as_upstream() {
     assert_eq!(failed.code, 500);
     assert!(text(&failed).contains("[-]poststarthook/rbac/bootstrap-roles failed: reason withheld\n"));
     assert!(text(&failed).ends_with("livez check failed\n"));
-    let excluded = server.get("/livez?exclude=poststarthook%2Frbac%2Fbootstrap-roles&exclude=autoregister-completion&verbose").await;
+    let excluded = server
+        .get("/livez?exclude=poststarthook%2Frbac%2Fbootstrap-roles&exclude=autoregister-completion&verbose")
+        .await;
     assert_eq!(excluded.code, 200);
     assert!(text(&excluded).contains("[+]poststarthook/rbac/bootstrap-roles excluded: ok\n"));
     assert!(text(&failed).contains("[-]autoregister-completion failed: reason withheld\n"));

@@ -7,7 +7,7 @@ use crate::field::{ErrorList, FieldError, Path};
 use crate::object::{Object, ObjectExt};
 use crate::strategy::Context;
 use crate::validation::check::Checker;
-use crate::validation::{core, signing_request};
+use crate::validation::{core, pod_resize, signing_request};
 
 fn names(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(|c| c.get("name").and_then(Value::as_str))
@@ -66,17 +66,28 @@ fn set(parent: &mut Value, field: &str, value: &Value) {
     }
 }
 
+/// Takes over what a resize may change. Where the containers are not the old ones in the old order, all of them are taken over, for
+/// validation to refuse.
 fn resize(kept: &mut Object, wanted: &Object) {
-    for list in ["containers", "initContainers"] {
+    const LISTS: [&str; 2] = ["containers", "initContainers"];
+    let count = |pod: &Object, list: &str| pod["spec"][list].as_array().map_or(0, Vec::len);
+    if LISTS.iter().any(|list| count(kept, list) != count(wanted, list)) {
+        kept["spec"] = wanted["spec"].clone();
+        return;
+    }
+    for list in LISTS {
         let asked = part(wanted, &format!("/spec/{list}"));
-        let Some(containers) = kept["spec"].get_mut(list).and_then(Value::as_array_mut) else { continue };
-        for container in containers {
-            let name = container.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
-            if let Some(resources) = named(asked, &name).and_then(|c| c.get("resources")) {
-                container["resources"] = resources.clone();
-            }
+        if !names(asked).eq(names(&kept["spec"][list])) {
+            kept["spec"][list] = asked.clone();
+            continue;
+        }
+        let containers = kept["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+        for (container, asked) in containers.zip(asked.as_array().into_iter().flatten()) {
+            carry(container, asked, "resources");
+            carry(container, asked, "resizePolicy");
         }
     }
+    carry(&mut kept["spec"], &wanted["spec"], "resources");
 }
 
 /// Conditions tell when they were last told, and since when they hold.
@@ -102,6 +113,11 @@ pub fn stamp_conditions(ctx: &Context, request: &mut Object, old: &Object) {
 pub fn validate(name: &str, object: &Object, old: &Object) -> ErrorList {
     match name {
         "ephemeralcontainers" => ephemeral_containers(object, old),
+        "resize" => {
+            let mut checker = Checker::new();
+            pod_resize::validate(&mut checker, object, old);
+            checker.into_errors()
+        }
         "approval" => {
             let mut checker = Checker::new();
             signing_request::validate_approval(&mut checker, object, old);

@@ -25,6 +25,7 @@ pub mod node_selector;
 pub mod persistent;
 pub mod platform;
 pub mod pod;
+pub mod pod_resize;
 pub mod pod_update;
 pub mod quota;
 pub mod rbac;
