@@ -8,7 +8,8 @@ One type a line, its fields in Go's order; aliases of types are resolved. The fi
 import glob, re, sys
 
 ROOT = sys.argv[1]
-SOURCES = {"apiregistration": "staging/src/k8s.io/kube-aggregator/pkg/apis/apiregistration/types.go"}
+SOURCES = {"apiregistration": "staging/src/k8s.io/kube-aggregator/pkg/apis/apiregistration/types.go",
+           "apiextensions": "staging/src/k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/types*.go"}
 GROUPS = ["core", "apps", "batch", "autoscaling", "policy", "networking", "resource", "authorization", "admissionregistration",
           "flowcontrol", "storage", "rbac", "discovery", "certificates", "node", "scheduling", "coordination", "authentication"]
 SOURCES.update({group: f"pkg/apis/{group}/types*.go" for group in GROUPS})
@@ -25,6 +26,15 @@ for kind in ["core.RBDVolumeSource", "core.RBDPersistentVolumeSource"]:
     JSON_NAMES |= {(kind, "CephMonitors"): "monitors", (kind, "RBDImage"): "image", (kind, "RBDPool"): "pool", (kind, "RadosUser"): "user"}
 JSON_NAMES |= {("core.AzureDiskVolumeSource", "DataDiskURI"): "diskURI", ("core.ContainerStatus", "LastTerminationState"): "lastState",
                ("core.Event", "ReportingController"): "reportingComponent"}
+SCHEMA = "apiextensions.JSONSchemaProps"
+JSON_NAMES |= {(SCHEMA, "Schema"): "$schema", (SCHEMA, "Ref"): "$ref"}
+
+
+def json_name(kind, name):
+    if kind == SCHEMA and re.match("X[A-Z]", name):
+        return "x-kubernetes" + re.sub("([A-Z])", lambda m: "-" + m[1].lower(), name[1:])
+    return JSON_NAMES.get((kind, name))
+
 
 # The types of meta/v1 are the same in memory, tags and all.
 META = [
@@ -105,7 +115,7 @@ def resolved(go, aliases):
 def is_shown(kind, members):
     """Whole objects, lists of them and options are shown by no message."""
     whole = any(not name and go == "meta.TypeMeta" for name, go in members)
-    return not whole and not kind.endswith(("List", "Options"))
+    return not whole and not kind.endswith("List")
 
 
 structs, aliases = read()
@@ -114,7 +124,7 @@ for kind, members in structs.items():
     if is_shown(kind, members):
         words = [kind]
         for name, go in members:
-            json = JSON_NAMES.get((kind, name))
+            json = json_name(kind, name)
             go = resolved(go, aliases)
             words.append(f"{name}{'=' + json if json else ''}:{go}" if name else f"+{go}")
         rows.append(" ".join(words))

@@ -40,6 +40,13 @@ pub fn anything(_text: &str) -> Vec<String> {
     Vec::new()
 }
 
+/// As [`dns_subdomain`], of kinds that declare it of their names: a name that is too long is told of in other words.
+pub fn declared_subdomain(text: &str) -> Vec<String> {
+    let words =
+        |message: String| message.replace("must be no more than 253 characters", "must be no more than 253 bytes");
+    dns_subdomain(text).into_iter().map(words).collect()
+}
+
 /// `metadata.name` of most kinds: an RFC 1123 subdomain.
 pub fn dns_subdomain(text: &str) -> Vec<String> {
     let mut errors: Vec<String> = too_long(text, 253).into_iter().collect();

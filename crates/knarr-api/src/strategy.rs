@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::field::ErrorList;
 use crate::object::Object;
 use crate::resource::{GroupResource, GroupVersionKind};
+use crate::validation::metadata::Again;
 
 /// What the registry knows about the request that a strategy may need.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +23,7 @@ pub struct Context {
 /// What a kind does beyond the table. Every method has upstream's generic behaviour as its default, so a plain kind is a
 /// row with nothing in it. Objects arrive decoded, in the served version, with `apiVersion` and `kind` set.
 ///
-/// The order of calls on create: [`Strategy::default`], [`Strategy::prepare_create`], admission, [`Strategy::validate_create`],
+/// The order of calls on create: [`Strategy::default`], admission, [`Strategy::early_warnings`], [`Strategy::prepare_create`], [`Strategy::validate_create`],
 /// [`Strategy::warnings`], [`Strategy::canonicalize`]; on update the same with the old object, which is never changed.
 pub trait Strategy: Send + Sync {
     /// What is wrong with a name of this kind; `prefix` says that more will be appended (`generateName`).
@@ -115,6 +116,16 @@ pub trait Strategy: Send + Sync {
     /// Whether a new object's finalizers that have no domain must be the project's own.
     fn checks_finalizers(&self) -> bool {
         false
+    }
+
+    /// What the kind's own validation of a change looks at again in the metadata.
+    fn metadata_again(&self, _subresource: &str) -> Again {
+        Again::CHANGE
+    }
+
+    /// What preparing a new object has to say, whatever becomes of it.
+    fn early_warnings(&self, _object: &Object) -> Vec<String> {
+        Vec::new()
     }
 
     /// Whether an update may leave `resourceVersion` out.

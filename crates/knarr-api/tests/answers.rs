@@ -119,7 +119,7 @@ fn update(request: &Request, body: &Value, old: &Object) -> Result<Object, Statu
     if gvk.kind == "Pod" {
         add_default_tolerations(&mut object);
     }
-    let mut errors = metadata::validate_update(&object, old, row);
+    let mut errors = metadata::validate_update(&object, old, request.resource.namespaced(), "", row);
     errors.extend(row.validate_update(&context(), &object, old));
     if !errors.is_empty() {
         return Err(StatusError::invalid(&gvk, object.name(), errors));

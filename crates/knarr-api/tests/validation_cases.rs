@@ -24,6 +24,7 @@ fn errors(case: &Value) -> Vec<String> {
     let row = built_in().resources.iter().find(|r| r.gvk() == kind).expect("a served kind");
     let plan = strategy(&row.group_resource(), &kind);
     let context = Context::default();
+    plan.default(&mut object);
     let found = match (&case["was"], case["subresource"].as_str()) {
         (Value::Null, _) => {
             plan.prepare_create(&context, &mut object);

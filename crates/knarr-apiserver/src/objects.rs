@@ -78,6 +78,10 @@ pub trait Objects: Send + Sync + 'static {
         change: Modify<'_>,
     ) -> Result<Arc<Object>, StatusError>;
 
+    /// Server-side apply of `config`, which names its object, to the `status`, by force: this is how upstream's own parts tell how
+    /// their objects fare, and they own what they tell. 404 if the object is not there.
+    async fn apply_status(&self, resource: &GroupResource, config: Object, manager: &str) -> Result<(), StatusError>;
+
     /// As the DELETE verb with these `DeleteOptions` (`{}` for the defaults): grace, finalizers and preconditions hold.
     async fn delete(
         &self,

@@ -239,8 +239,9 @@ impl Resources {
         let encoding = negotiate::body_encoding(request.headers())?;
         let (served, namespace) = (request.served, request.info.namespace.clone());
         let body = request.body.collect_limited().await?;
-        let decoded = served.decode(&body, encoding, writer.options.field_validation)?;
+        let decoded = served.decode_as_said(&body, encoding, writer.options.field_validation)?;
         writer.warnings = decoded.warnings;
+        writer.says_empty = decoded.says_empty;
         let written = self.registry.create(&served, &namespace, decoded.object, &mut writer).await;
         let answer = match written {
             Ok(written) => presenter.single(StatusCode::CREATED, &written).await,
@@ -255,13 +256,13 @@ impl Resources {
         let encoding = negotiate::body_encoding(request.headers())?;
         let target = request.target();
         let body = request.body.collect_limited().await?;
-        let decoded = target.served.decode(&body, encoding, writer.options.field_validation)?;
+        let decoded = target.served.decode_as_said(&body, encoding, writer.options.field_validation)?;
         writer.warnings = decoded.warnings;
         let may_create = target.subresource.is_empty() && target.served.strategy.allow_create_on_update();
         let mut object = decoded.object;
         commit::ensure_namespace(&target, &mut object)?;
         commit::require_name(&target, &object)?;
-        let mut change = Replace { object, may_create };
+        let mut change = Replace { object, says_empty: decoded.says_empty, may_create };
         self.change(&target, &mut change, writer, &presenter).await
     }
 
@@ -277,8 +278,7 @@ impl Resources {
             let mut change = Apply::new(&target, &body, &mut writer)?;
             return self.change(&target, &mut change, writer, &presenter).await;
         }
-        let served = target.served.clone();
-        let mut change = Patch { kind, served: &served, target: &target, body, validation, warnings: Vec::new() };
+        let mut change = Patch::new(kind, &target, body, validation);
         self.change(&target, &mut change, writer, &presenter).await
     }
 

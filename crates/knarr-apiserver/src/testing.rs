@@ -110,6 +110,15 @@ impl Objects for Memory {
         if object == *old { Ok(old) } else { Ok(state.set(key, object)) }
     }
 
+    /// Puts the status in the place of the other; there are no owners here.
+    async fn apply_status(&self, resource: &GroupResource, config: Object, _: &str) -> Result<(), StatusError> {
+        let mut put = |object: &mut Object| {
+            object["status"] = config["status"].clone();
+            Ok(())
+        };
+        self.modify(resource, config.namespace(), config.name(), &mut put).await.map(drop)
+    }
+
     async fn delete(
         &self,
         resource: &GroupResource,

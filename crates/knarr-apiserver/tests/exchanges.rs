@@ -171,3 +171,13 @@ async fn media_types_and_methods() {
 async fn custom_resources() {
     exchange("custom").await;
 }
+
+#[tokio::test]
+async fn what_is_said_to_be_empty() {
+    exchange("empties").await;
+}
+
+#[tokio::test]
+async fn writes() {
+    exchange("writes").await;
+}

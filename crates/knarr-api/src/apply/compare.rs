@@ -15,6 +15,8 @@ pub struct Comparison {
     pub removed: FieldSet,
     pub modified: FieldSet,
     pub added: FieldSet,
+    /// Whether there is an item without the keys by which its list names its items: then nobody can be told apart.
+    pub unnamed: bool,
 }
 
 /// Compares two objects.
@@ -142,11 +144,13 @@ impl<'s> Walk<'s> {
         }
     }
 
-    fn grouped<'v>(&self, atom: Atom<'s>, list: &'v [Value]) -> Groups<'v> {
+    fn grouped<'v>(&mut self, atom: Atom<'s>, list: &'v [Value]) -> Groups<'v> {
         let mut out: Groups<'v> = Groups::with_capacity(list.len());
         for item in list {
-            let Ok(element) = self.typed.element(atom, item) else { continue };
-            out.entry(element).or_default().push(item);
+            match self.typed.element(atom, item) {
+                Ok(element) => out.entry(element).or_default().push(item),
+                Err(_) => self.out.unnamed = true,
+            }
         }
         out
     }

@@ -161,7 +161,7 @@ impl FieldSet {
         out
     }
 
-    /// Every path, in order.
+    /// Every path: of each level first the members, and then what lies below them.
     pub fn paths(&self) -> Vec<FieldPath> {
         let mut out = Vec::new();
         self.collect(&mut Vec::new(), &mut out);
@@ -169,11 +169,13 @@ impl FieldSet {
     }
 
     fn collect(&self, prefix: &mut FieldPath, out: &mut Vec<FieldPath>) {
+        for (element, _) in self.children.iter().filter(|(_, entry)| entry.member) {
+            prefix.push(element.clone());
+            out.push(prefix.clone());
+            prefix.pop();
+        }
         for (element, entry) in &self.children {
             prefix.push(element.clone());
-            if entry.member {
-                out.push(prefix.clone());
-            }
             entry.below.collect(prefix, out);
             prefix.pop();
         }
@@ -273,9 +275,9 @@ mod tests {
             [
                 ".metadata.finalizers",
                 ".metadata.finalizers[=\"a\"]",
+                ".spec.x",
                 ".spec.containers[name=\"a\"]",
-                ".spec.containers[name=\"a\"].image",
-                ".spec.x"
+                ".spec.containers[name=\"a\"].image"
             ]
         );
         for bad in [json!({"x": {}}), json!({"f:a": 1}), json!({"k:x": {}}), json!({"v:{": {}})] {

@@ -113,6 +113,7 @@ impl<'a> Scope<'a> {
             removed: self.without_reset(found.removed),
             modified: self.without_reset(found.modified),
             added: self.without_reset(found.added),
+            unnamed: found.unnamed,
         }
     }
 }
@@ -135,8 +136,11 @@ pub fn update_managed_fields(scope: &Scope<'_>, live: Option<&Object>, new: &mut
     // An object written before ownership was tracked stays untracked until it is first applied.
     if !managers.0.is_empty() || live.is_none() {
         let empty = Value::Object(Map::new());
-        record_update(scope, live.unwrap_or(&empty), new, &mut managers, manager, now);
-        managers.cap();
+        match record_update(scope, live.unwrap_or(&empty), new, &mut managers, manager, now) {
+            Ok(()) => managers.cap(),
+            // As upstream: better nobody than a wrong owner.
+            Err(Unnamed) => managers = Managers::default(),
+        }
     }
     store(new, managers);
 }
@@ -170,8 +174,21 @@ fn decode_live_or_new(scope: &Scope<'_>, live: Option<&Object>, new: &Object) ->
     }
 }
 
-fn record_update(scope: &Scope<'_>, live: &Object, new: &Object, managers: &mut Managers, name: &str, now: i64) {
+/// The items of some list have no names to be owned by.
+struct Unnamed;
+
+fn record_update(
+    scope: &Scope<'_>,
+    live: &Object,
+    new: &Object,
+    managers: &mut Managers,
+    name: &str,
+    now: i64,
+) -> Result<(), Unnamed> {
     let changes = scope.compare(live, new);
+    if changes.unnamed {
+        return Err(Unnamed);
+    }
     let changed = changes.modified.union(&changes.added);
     for manager in &mut managers.0 {
         manager.fields = manager.fields.difference(&changed).difference(&changes.removed);
@@ -179,12 +196,13 @@ fn record_update(scope: &Scope<'_>, live: &Object, new: &Object, managers: &mut 
     managers.drop_empty();
     let owned = without_unowned(changed);
     if owned.is_empty() {
-        return;
+        return Ok(());
     }
     let mut own = scope.manager(name, Operation::Update, now);
     let before = managers.take(&own).map(|m| m.fields).unwrap_or_default();
     own.fields = owned.union(&before);
     managers.0.push(own);
+    Ok(())
 }
 
 /// Applies a configuration. Answers the merged object with its `managedFields`, which the caller decodes, defaults and
@@ -208,8 +226,10 @@ pub fn apply(
     if let Some(metadata) = current.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }
-    if managers.0.is_empty() {
-        record_update(scope, &empty, &current, &mut managers, BEFORE_FIRST_APPLY, now);
+    if managers.0.is_empty()
+        && let Err(Unnamed) = record_update(scope, &empty, &current, &mut managers, BEFORE_FIRST_APPLY, now)
+    {
+        managers = Managers::default();
     }
     let merge = Merge { scope, live: &current, config, manager, now };
     let (mut object, managers) = match merge.run(managers.clone(), force) {

@@ -25,7 +25,7 @@ pub fn decode(
     let unknown = shape(&mut object, schema, keep_unknown, Malformed::Refuse);
     let unknown = unknown.map_err(|why| decode::not_handled(kind, &why))?;
     strict.fields.extend(unknown.iter().map(|path| format!("unknown field \"{path}\"")));
-    Ok(Decoded { object, warnings: strict.settle(kind, validation)? })
+    Ok(Decoded { object, warnings: strict.settle(kind, validation)?, says_empty: false })
 }
 
 /// Decodes a configuration to apply: nothing is dropped, since the apply itself refuses what the schema does not name.

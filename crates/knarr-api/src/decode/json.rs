@@ -5,14 +5,14 @@
 //! JSON type the first is remembered and reported at the end; unknown and duplicate fields are collected.
 //!
 //! The tree comes out in the form Go would show it: `null` and, where Go leaves it out, zero are absent; what Go always
-//! shows is there.
+//! shows is there. Lists and maps that the text says are empty are there too (see [`super::empties`]).
 
 use std::borrow::Cow;
 
 use base64::Engine;
 use serde_json::{Map, Number, Value};
 
-use super::scalar;
+use super::{empties, scalar};
 use crate::quantity::Quantity;
 use crate::schema::{Field, GoField, Presence, Schema, Shape, Special, Type, TypeId};
 use crate::tree::MAX_DEPTH;
@@ -25,6 +25,8 @@ pub struct Outcome {
     pub value: Value,
     /// `unknown field "x"`, `duplicate field "y"`, in the order met.
     pub strict: Vec<String>,
+    /// Whether the tree holds what [`super::empties`] is about.
+    pub says_empty: bool,
 }
 
 /// Where the decoder is; rendered only when something is wrong.
@@ -111,21 +113,24 @@ type Decoded<T> = Result<T, Fatal>;
 
 /// Decodes well-formed JSON as type `id`.
 pub fn decode(src: &[u8], schema: &Schema, id: TypeId) -> Result<Outcome, String> {
-    let mut decoder = Decoder { src, pos: 0, schema, type_error: None, strict: Vec::new(), lenient: 0 };
+    let mut decoder = Decoder::new(src, schema);
     let go = GoField::default();
     let value = decoder.typed(id, &go.type_name, Place::ROOT).map_err(|Fatal(text)| text)?;
     match decoder.type_error {
         Some(text) => Err(text),
-        None => Ok(Outcome { value: value.unwrap_or_else(|| Value::Object(Map::new())), strict: decoder.strict }),
+        None => Ok(Outcome {
+            value: value.unwrap_or_else(|| Value::Object(Map::new())),
+            strict: decoder.strict,
+            says_empty: decoder.says_empty,
+        }),
     }
 }
 
 /// Decodes well-formed JSON as it is; of the strict errors, there are only duplicate fields.
 pub fn decode_untyped(src: &[u8]) -> Result<Outcome, String> {
-    let mut decoder =
-        Decoder { src, pos: 0, schema: crate::schema::schema(), type_error: None, strict: Vec::new(), lenient: 0 };
+    let mut decoder = Decoder::new(src, crate::schema::schema());
     let value = decoder.untyped(Place::ROOT).map_err(|Fatal(text)| text)?;
-    Ok(Outcome { value, strict: decoder.strict })
+    Ok(Outcome { value, strict: decoder.strict, says_empty: false })
 }
 
 struct Decoder<'a> {
@@ -136,9 +141,14 @@ struct Decoder<'a> {
     strict: Vec<String>,
     /// How many types around here know of no strictness.
     lenient: usize,
+    says_empty: bool,
 }
 
 impl<'a> Decoder<'a> {
+    fn new(src: &'a [u8], schema: &'a Schema) -> Self {
+        Decoder { src, pos: 0, schema, type_error: None, strict: Vec::new(), lenient: 0, says_empty: false }
+    }
+
     fn peek(&mut self) -> u8 {
         while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.src.get(self.pos) {
             self.pos += 1;
@@ -436,17 +446,11 @@ impl<'a> Decoder<'a> {
             return Ok(());
         }
         let value = self.value(&field.shape, &field.go.type_name, place.step(Step::Field(ty, field)))?;
-        match value {
-            Some(Value::Array(list)) if field.go.presence == Presence::Always && list.is_empty() => {
-                out.insert(field.name.clone(), Value::Null);
-            }
-            // An empty list of managers is a wish of its own: nobody shall own anything.
-            Some(value)
-                if field.go.presence != Presence::WhenSet || !is_zero(&value) || field.name == "managedFields" =>
-            {
-                out.insert(field.name.clone(), value);
-            }
-            _ => {}
+        let Some(value) = value else { return Ok(()) };
+        let said = empties::is_said(&field.shape, &value);
+        self.says_empty |= said;
+        if said || field.go.presence != Presence::WhenSet || !is_zero(&value) {
+            out.insert(field.name.clone(), value);
         }
         Ok(())
     }

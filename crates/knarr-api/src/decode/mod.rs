@@ -1,5 +1,6 @@
 //! From a request's bytes to an [`Object`], with upstream's checks and texts.
 
+pub mod empties;
 mod json;
 mod said;
 mod scalar;
@@ -38,7 +39,12 @@ pub struct Decoded {
     pub object: Object,
     /// Texts for `Warning` headers; empty unless [`FieldValidation::Warn`].
     pub warnings: Vec<String>,
+    /// Whether it says of a list or a map that it is empty, which it then holds: only after [`decode_as_said`].
+    pub says_empty: bool,
 }
+
+/// The field where an empty list is a wish of its own: nobody shall own anything.
+const MANAGERS: &str = "managedFields";
 
 /// Decodes a body that should be a built-in `kind`.
 pub fn decode_object(
@@ -51,8 +57,24 @@ pub fn decode_object(
     decode_typed(bytes, encoding, schema(), id, kind, validation)
 }
 
-/// Decodes a body that should be a `kind` whose type is `id` of `schema`.
+/// Decodes a body that should be a `kind` whose type is `id` of `schema`, into the form that is stored.
 pub fn decode_typed(
+    bytes: &[u8],
+    encoding: Encoding,
+    schema: &Schema,
+    id: TypeId,
+    kind: &GroupVersionKind,
+    validation: FieldValidation,
+) -> Result<Decoded, StatusError> {
+    let mut decoded = decode_as_said(bytes, encoding, schema, id, kind, validation)?;
+    if std::mem::take(&mut decoded.says_empty) {
+        empties::settle(schema, id, &mut decoded.object);
+    }
+    Ok(decoded)
+}
+
+/// As [`decode_typed`], into the form that it is written in: see [`empties`].
+pub fn decode_as_said(
     bytes: &[u8],
     encoding: Encoding,
     schema: &Schema,
@@ -66,7 +88,8 @@ pub fn decode_typed(
     outcome.value["apiVersion"] = kind.api_version().into();
     outcome.value["kind"] = kind.kind.to_string().into();
     let strict = Strict { repeated: json.repeated, fields: outcome.strict };
-    Ok(Decoded { object: outcome.value, warnings: strict.settle(kind, validation)? })
+    let warnings = strict.settle(kind, validation)?;
+    Ok(Decoded { object: outcome.value, warnings, says_empty: outcome.says_empty })
 }
 
 /// What strict decoding does not accept.
@@ -207,10 +230,13 @@ pub fn duplicate_fields(json: &[u8]) -> Vec<String> {
 pub(crate) fn decode_metadata(metadata: &serde_json::Value) -> Result<(serde_json::Value, Vec<String>), String> {
     let id = schema().by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").ok_or("no type for metadata")?;
     let text = serde_json::to_vec(metadata).map_err(|e| e.to_string())?;
-    let outcome = json::decode(&text, schema(), id).map_err(|why| match why.ends_with("of type ") {
+    let mut outcome = json::decode(&text, schema(), id).map_err(|why| match why.ends_with("of type ") {
         true => format!("{why}v1.ObjectMeta"),
         false => why,
     })?;
+    if outcome.says_empty {
+        empties::settle(schema(), id, &mut outcome.value);
+    }
     let path =
         |text: &String| text.strip_prefix("unknown field \"").and_then(|t| t.strip_suffix('"')).map(str::to_string);
     Ok((outcome.value, outcome.strict.iter().filter_map(path).collect()))

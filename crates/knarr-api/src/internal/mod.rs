@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 struct Field<'t> {
     /// As Go shows it.
@@ -81,13 +81,25 @@ fn shown(ty: &str, value: &Value) -> Shown {
     }
     match TYPES.get(ty) {
         Some(fields) => {
+            let alternative = alternative(ty, value);
             let mut out = Vec::with_capacity(fields.len());
-            add_fields(ty, fields, value, &mut out);
+            add_fields(ty, fields, alternative.as_ref().unwrap_or(value), &mut out);
             Shown::Fields(out)
         }
         None if value.is_null() => zero(ty),
         None => plain(value),
     }
+}
+
+/// What is one thing or another in JSON, and has a field for each in memory.
+fn alternative(ty: &str, value: &Value) -> Option<Value> {
+    let (other, schema) = match ty {
+        "apiextensions.JSONSchemaPropsOrArray" => ("JSONSchemas", json!({"schema": value})),
+        "apiextensions.JSONSchemaPropsOrBool" => ("Allows", json!({"schema": value, "Allows": true})),
+        "apiextensions.JSONSchemaPropsOrStringArray" => ("Property", json!({"schema": value})),
+        _ => return None,
+    };
+    Some(if value.is_object() { schema } else { json!({other: value}) })
 }
 
 fn add_fields(ty: &str, fields: &[Field<'_>], value: &Value, out: &mut Vec<(String, Shown)>) {
@@ -101,7 +113,7 @@ fn add_fields(ty: &str, fields: &[Field<'_>], value: &Value, out: &mut Vec<(Stri
             continue;
         }
         let found = find(value, field.json.unwrap_or(field.name));
-        if field.omitted && found.is_null() {
+        if field.omitted && crate::decode::empties::is_hollow(found) {
             continue;
         }
         let moved = (ty == "core.PodSpec" && field.name == "SecurityContext").then(|| security_context(value, found));

@@ -5,7 +5,10 @@
 
 pub mod json;
 pub mod merge;
+mod shown;
 pub mod strategic;
+
+pub use shown::result_text;
 
 use serde_json::{Map, Value};
 

@@ -58,6 +58,9 @@ const BAD_RETAIN_KEYS: Failure = Failure::Format("invalid patch format of retain
 const BAD_DELETE_LIST: Failure = Failure::Format("invalid patch format of primitive list");
 const BAD_ORDER_LIST: Failure = Failure::Format("invalid patch format of setElementOrder list");
 
+/// What takes any object, and is a struct to upstream all the same.
+const RAW_EXTENSION: &str = "RawExtension";
+
 type Merged<T> = Result<T, Failure>;
 
 /// What is known of the map being merged.
@@ -108,7 +111,7 @@ impl<'s> Merger<'s> {
             Node::MapOf(value) => Ok(Place::plain(node(value))),
             Node::Type(id) => {
                 let ty = self.schema.get(id);
-                if ty.fields.is_empty() {
+                if ty.fields.is_empty() && ty.short_name() != RAW_EXTENSION {
                     return Ok(Place::plain(Node::Unknown));
                 }
                 let found: &Field = ty.field(field).ok_or_else(|| {

@@ -13,6 +13,7 @@ use crate::warnings;
 
 pub const ROWS: &[Row] = &[
     Row {
+        normalize: at_least_a_second,
         prepare: prepare_pod,
         validate: pod::validate_pod_create,
         validate_update: Some(pod_update::validate),
@@ -32,6 +33,7 @@ pub const ROWS: &[Row] = &[
         prepare_status: prepare_pod_status,
         validate_status: status::pod,
         warnings: warnings::pod,
+        early_warnings: warnings::app_armor,
         ..Row::with_status("", "Pod")
     },
     Row {
@@ -56,6 +58,7 @@ pub const ROWS: &[Row] = &[
         validate: config::secret,
         validate_update: Some(config::secret_update),
         selectable: &["type"],
+        warnings: warnings::secret,
         ..Row::new("", "Secret")
     },
     Row {
@@ -70,14 +73,9 @@ pub const ROWS: &[Row] = &[
         ..Row::with_status("", "Namespace")
     },
     Row {
-        prepare: |_, node| {
-            node::sync_pod_cidrs(node);
-            drop_unless_used(node, &Value::Null, &["spec"], "configSource");
-        },
-        prepare_update: |node, old| {
-            node::sync_pod_cidrs(node);
-            drop_unless_used(node, old, &["spec"], "configSource");
-        },
+        normalize: node::sync_pod_cidrs,
+        prepare: |_, node| drop_unless_used(node, &Value::Null, &["spec"], "configSource"),
+        prepare_update: |node, old| drop_unless_used(node, old, &["spec"], "configSource"),
         created_with_status: true,
         validate: node::validate,
         validate_update: Some(node::validate_update),
@@ -223,10 +221,14 @@ fn prepare_pod_status(_: &Context, pod: &mut Object, old: &Object) {
     }
 }
 
-fn prepare_pod(_: &Context, pod: &mut Object) {
+/// Less than no grace is a second.
+fn at_least_a_second(pod: &mut Object) {
     if int(&pod["spec"], "terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
         pod["spec"]["terminationGracePeriodSeconds"] = 1.into();
     }
+}
+
+fn prepare_pod(_: &Context, pod: &mut Object) {
     let class = pod::qos_class(&pod["spec"]);
     pod["status"] = json!({"phase": "Pending", "qosClass": class});
     if !list(&pod["spec"], "schedulingGates").is_empty() {

@@ -209,7 +209,12 @@ pub const ROWS: &[Row] = &[
         validate_status: status::flow_control,
         ..Row::with_status("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration")
     },
-    Row { validate: device::class, generation: &["spec"], ..Row::new("resource.k8s.io", "DeviceClass") },
+    Row {
+        name: names::declared_subdomain,
+        validate: device::class,
+        generation: &["spec"],
+        ..Row::new("resource.k8s.io", "DeviceClass")
+    },
     Row {
         validate: device::claim,
         validate_update: Some(device::claim_update),

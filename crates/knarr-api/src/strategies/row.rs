@@ -13,6 +13,7 @@ use crate::resource::{GroupVersion, GroupVersionKind};
 use crate::schema::{Presence, Shape, schema};
 use crate::strategy::{Context, Strategy};
 use crate::validation::check::{Checker, same};
+use crate::validation::metadata::Again;
 use crate::warnings::Warnings;
 
 /// What is particular about a kind.
@@ -49,6 +50,8 @@ pub struct Row {
     /// Deletion waits so many seconds.
     pub grace: fn(&Object, Option<i64>) -> Option<i64>,
     pub warnings: Warnings,
+    /// What preparing a new object has to say, whatever becomes of it.
+    pub early_warnings: fn(&Object) -> Vec<String>,
     /// Last touch on a valid new object.
     pub canonicalize: fn(&mut Object),
 }
@@ -78,6 +81,7 @@ impl Row {
             own_finalizers: true,
             grace: |_, _| None,
             warnings: |_, _| Vec::new(),
+            early_warnings: |_| Vec::new(),
             canonicalize: |_| {},
         }
     }
@@ -152,7 +156,7 @@ impl Strategy for Row {
         checker.into_errors()
     }
 
-    /// A status update keeps everything but the status and the metadata, and of that the owners.
+    /// A status update keeps everything but the status and the metadata.
     fn prepare_subresource_update(&self, ctx: &Context, name: &str, object: &mut Object, old: &Object) {
         if name != "status" {
             return subresource::prepare(ctx, name, object, old);
@@ -162,9 +166,6 @@ impl Strategy for Row {
         fields.extend(old_fields);
         fields.retain(|field| !matches!(field.as_str(), "status" | "metadata" | "apiVersion" | "kind"));
         fields.iter().for_each(|field| carry(object, old, field));
-        if let Some(metadata) = object.get_mut("metadata") {
-            carry(metadata, &old["metadata"], "ownerReferences");
-        }
         (self.prepare_status)(ctx, object, old);
     }
 
@@ -222,6 +223,14 @@ impl Strategy for Row {
 
     fn checks_finalizers(&self) -> bool {
         self.own_finalizers
+    }
+
+    fn metadata_again(&self, subresource: &str) -> Again {
+        Again::of(self.group, self.kind, subresource)
+    }
+
+    fn early_warnings(&self, object: &Object) -> Vec<String> {
+        (self.early_warnings)(object)
     }
 
     fn allow_unconditional_update(&self) -> bool {

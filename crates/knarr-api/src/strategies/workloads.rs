@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 
 use super::Row;
 use super::core::drop_unless_used;
+use crate::convert;
 use crate::names;
+use crate::object::Object;
+use crate::resource::GroupVersionKind;
 use crate::validation::check::{equal, text};
 use crate::validation::{autoscaling, batch, job_status, status, workload};
 use crate::warnings;
@@ -77,6 +80,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         prepare: |_, rc| rc["metadata"]["generation"] = 1.into(),
+        name: names::declared_subdomain,
         validate: workload::replication_controller,
         selectable: &["status.replicas"],
         validate_status: status::replica_set,
@@ -98,6 +102,7 @@ pub const ROWS: &[Row] = &[
     },
     Row { validate: batch::cron_job, warnings: warnings::cron_job, ..Row::with_status("batch", "CronJob") },
     Row {
+        normalize: by_the_newer_version,
         validate: autoscaling::horizontal_pod_autoscaler,
         validate_update: Some(autoscaling::horizontal_pod_autoscaler_update),
         generation: &[],
@@ -120,6 +125,16 @@ pub const ROWS: &[Row] = &[
         ..Row::new("", "PodTemplate")
     },
 ];
+
+/// What the older version says in annotations becomes fields of the newer one, or is nothing: whoever says it owns no annotation.
+fn by_the_newer_version(autoscaler: &mut Object) {
+    if text(autoscaler, "apiVersion") != "autoscaling/v1" {
+        return;
+    }
+    let older = GroupVersionKind::new("autoscaling", "v1", "HorizontalPodAutoscaler");
+    let newer = convert::storage_version(&older);
+    *autoscaler = convert::convert(convert::convert(autoscaler.take(), &newer), &older);
+}
 
 /// Where a stateful set would say how many pods may be gone at once, which is switched off.
 const ROLLING_UPDATE: &[&str] = &["spec", "updateStrategy", "rollingUpdate"];

@@ -115,25 +115,33 @@ fn metric(c: &mut Checker, metric: &Value, version: Version) {
     if kind.is_empty() {
         c.required("type", "must specify a metric source type");
     }
-    let names: Vec<&str> = SOURCES.iter().map(|(name, _)| *name).collect();
-    if !names.contains(&kind) {
-        let mut names = names;
-        names.sort_unstable();
-        c.not_supported("type", &kind.into(), &names);
+    if !SOURCES.iter().any(|(name, _)| *name == kind) {
+        unknown_source(c, kind);
     }
     let present: Vec<&str> = SOURCES.iter().map(|(_, field)| *field).filter(|field| has(metric, field)).collect();
     if let Some(first) = present.first() {
         c.at(metric, first, |c, source| metric_source(c, source, first, version));
     }
     let expected = SOURCES.iter().find(|(name, _)| *name == kind).map(|(_, field)| *field);
-    if let Some(field) = expected.filter(|field| !present.contains(field)) {
-        c.required(field, "must populate information for the given metric source");
+    match expected {
+        // Who looks for its source does not know it either.
+        None => unknown_source(c, kind),
+        Some(field) if !present.contains(&field) => {
+            c.required(field, "must populate information for the given metric source");
+        }
+        Some(_) => {}
     }
     if present.len() != 1 {
         for field in present.iter().filter(|field| Some(**field) != expected) {
             c.forbidden(field, "must populate the given metric source only");
         }
     }
+}
+
+fn unknown_source(c: &mut Checker, kind: &str) {
+    let mut names: Vec<&str> = SOURCES.iter().map(|(name, _)| *name).collect();
+    names.sort_unstable();
+    c.not_supported("type", &kind.into(), &names);
 }
 
 fn metric_source(c: &mut Checker, source: &Value, kind: &str, version: Version) {

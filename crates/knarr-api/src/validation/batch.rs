@@ -70,9 +70,9 @@ pub fn job(c: &mut Checker, job: &Value) {
 fn validate(c: &mut Checker, job: &Value, generated: &[&str]) {
     c.within("spec", |c| {
         let spec = &job["spec"];
+        validate_generated_selector(c, job, spec, generated);
         validate_spec(c, spec);
         validate_selector(c, spec);
-        validate_generated_selector(c, job, spec, generated);
     });
     validate_indexed_name(c, job);
 }

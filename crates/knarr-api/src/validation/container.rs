@@ -292,9 +292,9 @@ fn validate_value_from(c: &mut Checker, source: &Value, value: &str) {
             "fieldRef" => validate_field_selector(c, reference, ENV_FIELDS),
             "resourceFieldRef" => validate_resource_field_selector(c, reference, false),
             "fileKeyRef" => {
+                c.name(reference, "key", names::env_var_name);
                 c.name(reference, "volumeName", names::dns_label);
                 c.need(reference, "path");
-                c.name(reference, "key", names::env_var_name);
             }
             _ => {
                 c.need(reference, "name");
@@ -385,16 +385,18 @@ pub fn validate_resource_field_selector(c: &mut Checker, selector: &Value, in_vo
         c.not_supported("resource", &resource.into(), FIELDS);
     }
     let divisor = text(selector, "divisor");
-    let allowed: &[&str] = match resource.rsplit('.').next().unwrap_or_default() {
-        "cpu" => &["1m", "1"],
-        _ => &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"],
+    const UNITS: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    let (allowed, told, named) = match resource.rsplit('.').next().unwrap_or_default() {
+        "cpu" => (&["1m", "1"][..], "1m and 1".to_string(), "cpu"),
+        "memory" => (UNITS, UNITS.join(", "), "memory"),
+        "ephemeral-storage" => (UNITS, UNITS.join(", "), "local ephemeral storage"),
+        _ if hugepages => (UNITS, UNITS.join(", "), "hugepages"),
+        _ => return,
     };
     if !matches!(divisor, "" | "0") && !allowed.contains(&divisor) {
-        c.invalid_text(
-            "divisor",
-            divisor,
-            format!("only divisor's values {} are supported with the resource", allowed.join(", ")),
-        );
+        // Upstream shows the resource, not its divisor.
+        let why = format!("only divisor's values {told} are supported with the {named} resource");
+        c.invalid_text("divisor", resource, why);
     }
 }
 

@@ -107,6 +107,8 @@ pub fn strict_update(c: &mut Checker, object: &Value, old: &Value) {
         ("firstTimestamp", "meta.Time"),
         ("lastTimestamp", "meta.Time"),
         ("count", "int32"),
+        // Upstream looks at it twice.
+        ("reason", "string"),
         ("type", "string"),
         ("eventTime", "meta.MicroTime"),
         ("action", "string"),

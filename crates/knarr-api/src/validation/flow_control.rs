@@ -25,7 +25,8 @@ pub fn flow_schema(c: &mut Checker, object: &Value) {
         c.if_set(spec, "distinguisherMethod", |c, method| {
             if !matches!(text(method, "type"), "ByNamespace" | "ByUser") {
                 // Upstream shows the method, not its type.
-                c.not_supported("type", &json!({"type": text(method, "type")}), &["ByNamespace", "ByUser"]);
+                let kinds = ["ByNamespace", "ByUser"];
+                c.not_supported_as("flowcontrol.FlowDistinguisherMethod", "type", method, &kinds);
             }
         });
         match text(&spec["priorityLevelConfiguration"], "name") {

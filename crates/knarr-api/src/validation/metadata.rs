@@ -167,12 +167,111 @@ pub fn prepare_update(object: &mut Object, old: &Object) {
     }
 }
 
-/// Everything wrong with a change of metadata. Whether a resource version is needed is the registry's to say.
-pub fn validate_update(object: &Object, old: &Object, strategy: &dyn Strategy) -> ErrorList {
+/// How often a kind's own validation of a change looks at the metadata again, once all metadata has been looked at. Whoever looks tells
+/// what is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// At what has changed.
+    change: usize,
+    /// As if it were new.
+    new: usize,
+}
+
+const NEW: &[(&str, &str)] = &[
+    ("", "LimitRange"),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"),
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"),
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
+    ("discovery.k8s.io", "EndpointSlice"),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema"),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
+    ("storage.k8s.io", "CSINode"),
+    ("storage.k8s.io", "VolumeAttachment"),
+];
+
+const EVERYTHING: &[(&str, &str)] = &[
+    ("", "ConfigMap"),
+    ("", "Endpoints"),
+    ("", "Namespace"),
+    ("", "Node"),
+    ("", "PersistentVolumeClaim"),
+    ("", "Pod"),
+    ("", "Secret"),
+    ("", "ServiceAccount"),
+    ("apiregistration.k8s.io", "APIService"),
+    ("apps", "ControllerRevision"),
+    ("batch", "Job"),
+    ("certificates.k8s.io", "CertificateSigningRequest"),
+    ("networking.k8s.io", "IPAddress"),
+    ("networking.k8s.io", "Ingress"),
+    ("networking.k8s.io", "IngressClass"),
+    ("node.k8s.io", "RuntimeClass"),
+    ("rbac.authorization.k8s.io", "ClusterRole"),
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding"),
+    ("rbac.authorization.k8s.io", "Role"),
+    ("rbac.authorization.k8s.io", "RoleBinding"),
+    ("resource.k8s.io", "DeviceClass"),
+    ("resource.k8s.io", "ResourceClaim"),
+    ("resource.k8s.io", "ResourceClaimTemplate"),
+    ("storage.k8s.io", "CSIStorageCapacity"),
+    ("storage.k8s.io", "StorageClass"),
+    ("storage.k8s.io", "VolumeAttributesClass"),
+];
+
+impl Again {
+    /// At the change, as most kinds do.
+    pub const CHANGE: Again = Again { change: 1, new: 0 };
+
+    /// What upstream does for a kind.
+    pub fn of(group: &str, kind: &str, subresource: &str) -> Again {
+        match (group, kind, subresource) {
+            ("", "Event", "") | ("policy", "PodDisruptionBudget", _) | ("batch", "CronJob", "status") => {
+                Again { change: 0, new: 0 }
+            }
+            ("certificates.k8s.io", "CertificateSigningRequest", _) => Again { change: 1, new: 1 },
+            ("", "PersistentVolume", "") => Again { change: 0, new: 2 },
+            (_, _, "") if NEW.contains(&(group, kind)) => Again { change: 0, new: 1 },
+            (_, _, "") if EVERYTHING.contains(&(group, kind)) => Again { change: 1, new: 1 },
+            _ => Again::CHANGE,
+        }
+    }
+}
+
+/// Everything wrong with a change of metadata, as often as upstream tells it. Whether a resource version is needed is the registry's to say.
+pub fn validate_update(
+    object: &Object,
+    old: &Object,
+    namespaced: bool,
+    subresource: &str,
+    strategy: &dyn Strategy,
+) -> ErrorList {
     let mut checker = Checker::starting_at("metadata");
     let (metadata, before) = (&object["metadata"], &old["metadata"]);
+    validate(&mut checker, metadata, namespaced, |name, _| names::path_segment(name));
+    validate_change(&mut checker, metadata, before);
+    let again = strategy.metadata_again(subresource);
+    let own = |checker: &mut Checker| {
+        if strategy.checks_finalizers() {
+            own_finalizers(checker, metadata);
+        }
+    };
+    for _ in 0..again.change {
+        validate_change(&mut checker, metadata, before);
+        own(&mut checker);
+    }
+    for _ in 0..again.new {
+        validate(&mut checker, metadata, namespaced, |name, prefix| strategy.validate_name(name, prefix));
+        own(&mut checker);
+    }
+    checker.into_errors()
+}
+
+fn validate_change(checker: &mut Checker, metadata: &Value, before: &Value) {
     if has(before, "deletionTimestamp") {
-        validate_no_new_finalizers(&mut checker, metadata, before);
+        validate_no_new_finalizers(checker, metadata, before);
     }
     if int(metadata, "generation").unwrap_or(0) < int(before, "generation").unwrap_or(0) {
         checker.invalid("generation", &int(metadata, "generation").unwrap_or(0).into(), "must not be decremented");
@@ -186,11 +285,7 @@ pub fn validate_update(object: &Object, old: &Object, strategy: &dyn Strategy) -
             checker.invalid(field, &shown, "field is immutable");
         }
     }
-    validate_common(&mut checker, metadata);
-    if strategy.checks_finalizers() {
-        own_finalizers(&mut checker, metadata);
-    }
-    checker.into_errors()
+    validate_common(checker, metadata);
 }
 
 fn validate_no_new_finalizers(c: &mut Checker, metadata: &Value, before: &Value) {

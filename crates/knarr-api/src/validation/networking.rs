@@ -216,7 +216,7 @@ pub fn ingress_class(c: &mut Checker, object: &Value) {
 }
 
 pub fn ingress_class_update(c: &mut Checker, object: &Value, old: &Value) {
-    c.within("spec", |c| c.immutable(&object["spec"], &old["spec"], "controller"));
+    c.within("spec", |c| c.immutable_as("string", &object["spec"], &old["spec"], "controller"));
     ingress_class(c, object);
 }
 

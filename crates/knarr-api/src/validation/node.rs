@@ -31,9 +31,11 @@ pub fn validate(c: &mut Checker, node: &Value) {
         let parsed: Option<Vec<bool>> =
             ranges.iter().map(|r| r.as_str().and_then(parse_cidr).map(|(address, _)| address.is_ipv6())).collect();
         if parsed.is_none() {
-            let unread = ranges.iter().filter_map(Value::as_str).find(|r| parse_cidr(r).is_none()).unwrap_or_default();
-            let why = "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR address";
-            c.internal("spec.podCIDRs", &format!("{why}: {unread}"));
+            let mut all = ranges.iter().map(|range| range.as_str().unwrap_or_default()).enumerate();
+            let (i, unread) = all.find(|(_, range)| parse_cidr(range).is_none()).unwrap_or_default();
+            let why = format!("invalid CIDR[{i}]: <nil> (invalid CIDR address: {unread})");
+            let whole = "invalid PodCIDRs. failed to check with dual stack with error";
+            c.internal("spec.podCIDRs", &format!("{whole}:{why}"));
         }
         let dual = parsed.is_some_and(|v6| v6.contains(&true) && v6.contains(&false));
         if ranges.len() > 2 || !dual {

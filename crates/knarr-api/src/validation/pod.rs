@@ -8,25 +8,28 @@ use crate::names;
 
 /// A pod template: labels, annotations and the spec.
 pub fn validate_template(c: &mut Checker, template: &Value) {
-    // Upstream checks the labels of a template at `labels`, not at `metadata.labels`.
-    labels::validate(c, &template["metadata"], "labels");
-    metadata::validate_annotations(c, &template["metadata"]);
+    validate_template_metadata(c, template);
     c.at(template, "spec", |c, spec| {
-        validate_spec(c, spec);
+        validate_spec(c, spec, "");
         if !list(spec, "ephemeralContainers").is_empty() {
             c.forbidden("ephemeralContainers", "ephemeral containers not allowed in pod template");
         }
     });
 }
 
+/// Upstream checks the labels of a template at `labels`, not at `metadata.labels`.
+pub fn validate_template_metadata(c: &mut Checker, template: &Value) {
+    labels::validate(c, &template["metadata"], "labels");
+    metadata::validate_annotations(c, &template["metadata"]);
+}
+
 pub fn validate_pod(c: &mut Checker, pod: &Value) {
     annotations::validate(c, pod);
     c.at(pod, "spec", |c, spec| {
-        validate_spec(c, spec);
+        validate_spec(c, spec, text(&pod["metadata"], "name"));
         tokens_need_an_account(c, spec);
     });
     validate_images(c, pod);
-    validate_ephemeral_claims(c, pod);
 }
 
 /// A new pod: what only later changes may bring, and older annotations that must agree with the fields of today.
@@ -47,34 +50,16 @@ pub fn validate_pod_create(c: &mut Checker, pod: &Value) {
 fn validate_images(c: &mut Checker, pod: &Value) {
     c.at(pod, "spec", |c, spec| {
         for field in ["containers", "initContainers"] {
-            c.each(spec, field, |c, container| {
-                let image = text(container, "image");
-                if image.trim() != image {
-                    c.invalid_text("image", image, "must not have leading or trailing whitespace");
-                }
-            });
+            c.each(spec, field, validate_image);
         }
     });
 }
 
-/// The claim of an ephemeral volume is named after the pod and the volume.
-fn validate_ephemeral_claims(c: &mut Checker, pod: &Value) {
-    let pod_name = text(&pod["metadata"], "name");
-    if pod_name.is_empty() {
-        return;
+pub fn validate_image(c: &mut Checker, container: &Value) {
+    let image = text(container, "image");
+    if image.trim() != image {
+        c.invalid_text("image", image, "must not have leading or trailing whitespace");
     }
-    c.at(pod, "spec", |c, spec| {
-        c.each(spec, "volumes", |c, volume| {
-            let name = text(volume, "name");
-            if !has(volume, "ephemeral") || name.is_empty() || !names::dns_label(name).is_empty() {
-                return;
-            }
-            let claim = format!("{pod_name}-{name}");
-            for message in names::dns_subdomain(&claim) {
-                c.invalid_text("name", name, format!("PVC name {claim:?}: {message}"));
-            }
-        });
-    });
 }
 
 fn tokens_need_an_account(c: &mut Checker, spec: &Value) {
@@ -93,11 +78,12 @@ fn tokens_need_an_account(c: &mut Checker, spec: &Value) {
 }
 
 /// A pod's spec.
-pub fn validate_spec(c: &mut Checker, spec: &Value) {
+/// `pod` is the pod's name, where there is one already.
+fn validate_spec(c: &mut Checker, spec: &Value, pod: &str) {
     if !has(spec, "terminationGracePeriodSeconds") {
         c.required("terminationGracePeriodSeconds", "");
     }
-    let volumes = volume::validate_volumes(c, spec);
+    let volumes = volume::validate_volumes(c, spec, pod);
     container::validate_containers(c, spec, volumes);
     c.choice(spec, "restartPolicy", &["Always", "OnFailure", "Never"]);
     c.choice(spec, "dnsPolicy", &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);

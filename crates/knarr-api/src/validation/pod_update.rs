@@ -17,7 +17,12 @@ pub fn validate(c: &mut Checker, pod: &Value, old: &Value) {
             c.forbidden(&format!("spec.{field}"), "pod updates may not add or remove containers");
             return;
         }
-        c.within("spec", |c| c.each(spec, field, |c, container| c.need(container, "image")));
+        c.within("spec", |c| {
+            c.each(spec, field, |c, container| {
+                c.need(container, "image");
+                pod::validate_image(c, container);
+            });
+        });
     }
     if !deadline(c, spec, before) {
         return;

@@ -129,25 +129,15 @@ pub fn validate_requirements(c: &mut Checker, requirements: &Value, claims: &[&s
 
 fn requirements_with(c: &mut Checker, requirements: &Value, name_rule: fn(&mut Checker, &str)) {
     for field in ["limits", "requests"] {
-        c.each_key(requirements, field, |c, name, value| {
-            name_rule(c, name);
-            validate_quantity(c, name, value);
-            whole_pages(c, name, value);
-        });
-    }
-    for (name, request) in entries(requirements, "requests") {
-        let limit = &requirements["limits"][name.as_str()];
-        if limit.is_null() {
-            if is_never_overcommitted(name) {
-                c.required("limits", "Limit must be set for non overcommitable resources");
+        for (name, value) in entries(requirements, field) {
+            c.within(&format!("{field}[{name}]"), |c| {
+                name_rule(c, name);
+                validate_quantity(c, name, value);
+                whole_pages(c, name, value);
+            });
+            if field == "requests" {
+                within_limit(c, name, value, &requirements["limits"][name.as_str()]);
             }
-            continue;
-        }
-        let shown = limit.as_str().unwrap_or_default();
-        if quantity(request) != quantity(limit) && is_never_overcommitted(name) {
-            c.invalid("requests", request, format!("must be equal to {name} limit of {shown}"));
-        } else if quantity(request) > quantity(limit) {
-            c.invalid("requests", request, format!("must be less than or equal to {name} limit of {shown}"));
         }
     }
     let names =
@@ -155,6 +145,22 @@ fn requirements_with(c: &mut Checker, requirements: &Value, name_rule: fn(&mut C
     let names: Vec<&str> = names.collect();
     if names.iter().any(|n| is_hugepages(n)) && !names.iter().any(|n| matches!(*n, "cpu" | "memory")) {
         c.forbidden("", "HugePages require cpu or memory");
+    }
+}
+
+fn within_limit(c: &mut Checker, name: &str, request: &Value, limit: &Value) {
+    let exact = is_never_overcommitted(name);
+    if limit.is_null() {
+        if exact {
+            c.required("limits", "Limit must be set for non overcommitable resources");
+        }
+        return;
+    }
+    let shown = limit.as_str().unwrap_or_default();
+    if quantity(request) != quantity(limit) && exact {
+        c.invalid("requests", request, format!("must be equal to {name} limit of {shown}"));
+    } else if quantity(request) > quantity(limit) {
+        c.invalid("requests", request, format!("must be less than or equal to {name} limit of {shown}"));
     }
 }
 

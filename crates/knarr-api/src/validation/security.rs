@@ -24,7 +24,10 @@ fn seccomp(c: &mut Checker, context: &Value) {
             ("Localhost", true) => {
                 super::volume::descending_path(c, "localhostProfile", text(profile, "localhostProfile"));
             }
-            (_, true) => c.invalid("localhostProfile", profile, "can only be set when seccomp type is Localhost"),
+            (_, true) => {
+                let why = "can only be set when seccomp type is Localhost";
+                c.invalid_as("*core.SeccompProfile", "localhostProfile", profile, why);
+            }
             _ => {}
         }
     });

@@ -283,20 +283,29 @@ fn validate_ports(c: &mut Checker, spec: &Value) {
         if has(port, "appProtocol") {
             c.rule("appProtocol", text(port, "appProtocol"), names::qualified_name);
         }
-        let node_port = int(port, "nodePort").unwrap_or(0);
-        if node_port != 0 {
-            if text(spec, "type") == "ClusterIP" {
+    });
+    if text(spec, "type") == "ClusterIP" {
+        c.each(spec, "ports", |c, port| {
+            if node_port(port) != 0 {
                 c.forbidden("nodePort", "may not be used when `type` is 'ClusterIP'");
             }
-            if repeated_node_port[i] {
-                c.duplicate("nodePort", &node_port.into());
-            }
+        });
+    }
+    c.each_indexed(spec, "ports", |c, i, port| {
+        if node_port(port) != 0 && repeated_node_port[i] {
+            c.duplicate("nodePort", &node_port(port).into());
         }
+    });
+    c.each_indexed(spec, "ports", |c, i, port| {
         if repeated_port[i] {
             let (protocol, number) = (&port["protocol"], &port["port"]);
             c.duplicate_as("core.ServicePort", "", &json!({"protocol": protocol, "port": number}), "");
         }
     });
+}
+
+fn node_port(port: &Value) -> i64 {
+    int(port, "nodePort").unwrap_or(0)
 }
 
 fn validate_affinity(c: &mut Checker, spec: &Value) {
@@ -316,23 +325,26 @@ fn validate_affinity(c: &mut Checker, spec: &Value) {
 
 fn validate_load_balancer(c: &mut Checker, spec: &Value) {
     let balanced = text(spec, "type") == "LoadBalancer";
-    const WHY: &str = "may only be used when `type` is 'LoadBalancer'";
     let ranges = list(spec, "loadBalancerSourceRanges");
     if !ranges.is_empty() && !balanced {
-        c.forbidden("LoadBalancerSourceRanges", WHY);
+        c.forbidden("LoadBalancerSourceRanges", BALANCED_ONLY);
     }
     for (i, range) in ranges.iter().enumerate() {
         c.cidr(&format!("LoadBalancerSourceRanges[{i}]"), range.as_str().unwrap_or_default().trim(), false);
     }
     if has(spec, "allocateLoadBalancerNodePorts") && !balanced {
-        c.forbidden("allocateLoadBalancerNodePorts", WHY);
+        c.forbidden("allocateLoadBalancerNodePorts", BALANCED_ONLY);
     }
-    if has(spec, "loadBalancerClass") {
-        if balanced {
-            c.rule("loadBalancerClass", text(spec, "loadBalancerClass"), names::qualified_name);
-        } else {
-            c.forbidden("loadBalancerClass", WHY);
-        }
+    validate_balancer_class(c, spec);
+}
+
+const BALANCED_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+
+fn validate_balancer_class(c: &mut Checker, spec: &Value) {
+    match text(spec, "type") {
+        _ if !has(spec, "loadBalancerClass") => {}
+        "LoadBalancer" => c.rule("loadBalancerClass", text(spec, "loadBalancerClass"), names::qualified_name),
+        _ => c.forbidden("loadBalancerClass", BALANCED_ONLY),
     }
 }
 
@@ -379,6 +391,7 @@ pub fn validate_update(c: &mut Checker, service: &Value, old: &Value) {
         if both && spec["loadBalancerClass"] != before["loadBalancerClass"] {
             c.invalid("loadBalancerClass", &spec["loadBalancerClass"], "may not change once set");
         }
+        validate_balancer_class(c, spec);
         let port = |s: &Value| int(s, "healthCheckNodePort").unwrap_or(0);
         if needs_health_port(service) && needs_health_port(old) && port(spec) != port(before) {
             c.forbidden("healthCheckNodePort", "field is immutable");

@@ -144,8 +144,9 @@ pub fn csi_node_update(c: &mut Checker, object: &Value, old: &Value) {
     };
     for before in list(&old["spec"], "drivers") {
         for driver in list(&object["spec"], "drivers").iter().filter(|d| text(d, "name") == text(before, "name")) {
-            if !equal(&lasting(driver), &lasting(before)) {
-                c.invalid("spec.drivers", driver, "field is immutable");
+            let driver = lasting(driver);
+            if !equal(&driver, &lasting(before)) {
+                c.invalid_as("storage.CSINodeDriver", "spec.drivers", &driver, "field is immutable");
             }
         }
     }
@@ -260,10 +261,10 @@ pub fn volume_attributes_class(c: &mut Checker, object: &Value) {
 }
 
 pub fn volume_attributes_class_update(c: &mut Checker, object: &Value, old: &Value) {
-    volume_attributes_class(c, object);
     for field in ["driverName", "parameters"] {
         if !equal(&object[field], &old[field]) {
             c.forbidden(field, &format!("updates to {field} are forbidden."));
         }
     }
+    volume_attributes_class(c, object);
 }

@@ -8,7 +8,7 @@ use crate::names;
 use crate::quantity::Quantity;
 
 /// The volumes of a pod; only validly named ones can be mounted.
-pub fn validate_volumes<'a>(c: &mut Checker, spec: &'a Value) -> Vec<&'a Value> {
+pub fn validate_volumes<'a>(c: &mut Checker, spec: &'a Value, pod: &str) -> Vec<&'a Value> {
     let volumes = list(spec, "volumes");
     let mut valid = vec![false; volumes.len()];
     let repeated = repeated_text(volumes, "name");
@@ -16,6 +16,9 @@ pub fn validate_volumes<'a>(c: &mut Checker, spec: &'a Value) -> Vec<&'a Value> 
         let errors_before = c.error_count();
         validate_source(c, volume);
         let name = text(volume, "name");
+        if has(volume, "ephemeral") && !name.is_empty() && !pod.is_empty() {
+            names_a_claim(c, name, &format!("{pod}-{name}"));
+        }
         if name.is_empty() {
             c.required("name", "");
         } else {
@@ -28,6 +31,13 @@ pub fn validate_volumes<'a>(c: &mut Checker, spec: &'a Value) -> Vec<&'a Value> 
         valid[i] = c.error_count() == errors_before;
     });
     volumes.iter().zip(valid).filter(|(_, valid)| *valid).map(|(volume, _)| volume).collect()
+}
+
+/// The claim that is made for an ephemeral volume.
+fn names_a_claim(c: &mut Checker, volume: &str, claim: &str) {
+    for message in names::dns_subdomain(claim) {
+        c.invalid_text("name", volume, format!("PVC name {claim:?}: {message}"));
+    }
 }
 
 type SourceCheck = fn(&mut Checker, &Value);
@@ -90,6 +100,13 @@ fn empty_dir(c: &mut Checker, v: &Value) {
     }
 }
 
+/// Zero is the whole disk; who is told of the others is told nothing of it.
+fn partition(c: &mut Checker, v: &Value) {
+    if int(v, "partition").is_some_and(|n| !(0..=255).contains(&n)) {
+        c.invalid("partition", &v["partition"], "must be between 1 and 255, inclusive");
+    }
+}
+
 /// `hostPath`, also of persistent volumes.
 pub fn host_path(c: &mut Checker, v: &Value) {
     if text(v, "path").is_empty() {
@@ -98,7 +115,7 @@ pub fn host_path(c: &mut Checker, v: &Value) {
     }
     no_backsteps(c, v, "path");
     const TYPES: &[&str] =
-        &["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
+        &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
     c.optional_choice(v, "type", TYPES);
 }
 
@@ -135,12 +152,12 @@ fn git_repo(c: &mut Checker, v: &Value) {
 
 pub fn gce_disk(c: &mut Checker, v: &Value) {
     c.need(v, "pdName");
-    c.in_range(v, "partition", 0, 255);
+    partition(c, v);
 }
 
 pub fn aws_disk(c: &mut Checker, v: &Value) {
     c.need(v, "volumeID");
-    c.in_range(v, "partition", 0, 255);
+    partition(c, v);
 }
 
 fn mode(c: &mut Checker, v: &Value, field: &str) {
@@ -312,7 +329,7 @@ pub fn azure_disk(c: &mut Checker, v: &Value) {
     c.need(v, "diskName");
     c.need(v, "diskURI");
     c.optional_choice(v, "cachingMode", &["None", "ReadOnly", "ReadWrite"]);
-    c.optional_choice(v, "kind", &["Shared", "Dedicated", "Managed"]);
+    c.optional_choice(v, "kind", &["Dedicated", "Managed", "Shared"]);
     let (kind, uri) = (text(v, "kind"), text(v, "diskURI"));
     if kind == "Managed" && !uri.starts_with("/subscriptions/") {
         c.not_supported(

@@ -13,7 +13,12 @@ fn selector_and_template(c: &mut Checker, spec: &Value, kind: &str) {
         selector => {
             c.within("selector", |c| labels::validate_selector(c, selector));
             if labels::is_empty_selector(selector) {
-                c.invalid("selector", selector, format!("empty selector is invalid for {kind}"));
+                c.invalid_as(
+                    "*meta.LabelSelector",
+                    "selector",
+                    selector,
+                    &format!("empty selector is invalid for {kind}"),
+                );
             }
         }
     }
@@ -131,7 +136,7 @@ pub fn daemon_set(c: &mut Checker, object: &Value) {
         c.at(spec, "selector", labels::validate_selector);
         let (selector, template_labels) = (&spec["selector"], &spec["template"]["metadata"]["labels"]);
         if !selector.is_null() && labels::is_empty_selector(selector) {
-            c.invalid("selector", selector, "empty selector is invalid for daemonset");
+            c.invalid_as("*meta.LabelSelector", "selector", selector, "empty selector is invalid for daemonset");
         }
         let selects = has(spec, "selector") && valid_selector(selector);
         if !has(spec, "selector") || (selects && !labels::matches(selector, template_labels)) {
@@ -168,7 +173,7 @@ fn daemon_strategy(c: &mut Checker, strategy: &Value) {
     }
 }
 
-pub fn stateful_set(c: &mut Checker, object: &Value) {
+fn stateful_set(c: &mut Checker, object: &Value, new: bool) {
     c.at(object, "spec", |c, spec| {
         match text(spec, "podManagementPolicy") {
             "" => c.required("podManagementPolicy", ""),
@@ -180,11 +185,21 @@ pub fn stateful_set(c: &mut Checker, object: &Value) {
             c.supported(policy, "whenDeleted", &["Retain", "Delete"]);
             c.supported(policy, "whenScaled", &["Retain", "Delete"]);
         });
+        if new {
+            claim_templates(c, spec);
+        }
         c.not_negative(spec, "replicas");
         c.not_negative(spec, "minReadySeconds");
         c.if_set(spec, "ordinals", |c, ordinals| c.not_negative(ordinals, "start"));
+        if new && !is_empty(spec, "serviceName") {
+            c.rule("serviceName", text(spec, "serviceName"), names::dns_label);
+        }
         selector_and_template(c, spec, "statefulset");
         template(c, &with_claim_volumes(spec), "");
+        if valid_selector(&spec["selector"]) {
+            // Upstream looks at them once more.
+            c.at(spec, "template", pod::validate_template_metadata);
+        }
     });
 }
 
@@ -212,13 +227,7 @@ fn with_claim_volumes(spec: &Value) -> Value {
 
 /// A new stateful set: its claim templates and its service's name are checked only now.
 pub fn stateful_set_create(c: &mut Checker, object: &Value) {
-    stateful_set(c, object);
-    c.at(object, "spec", |c, spec| {
-        if !is_empty(spec, "serviceName") {
-            c.rule("serviceName", text(spec, "serviceName"), names::dns_label);
-        }
-        claim_templates(c, spec);
-    });
+    stateful_set(c, object, true);
 }
 
 fn stateful_strategy(c: &mut Checker, strategy: &Value) {
@@ -243,7 +252,7 @@ fn stateful_strategy(c: &mut Checker, strategy: &Value) {
 }
 
 pub fn stateful_set_update(c: &mut Checker, object: &Value, old: &Value) {
-    stateful_set(c, object);
+    stateful_set(c, object, false);
     let mut masked = object["spec"].clone();
     for field in [
         "replicas",

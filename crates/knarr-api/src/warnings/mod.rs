@@ -1,7 +1,9 @@
 //! What is allowed and still unwise: texts for `Warning` headers, by kind.
 
 mod addresses;
+mod paths;
 mod pod;
+mod secret;
 
 use serde_json::Value;
 
@@ -10,7 +12,8 @@ use crate::object::Object;
 use crate::validation::check::{entries, has, int, is_empty, list, quantity, text};
 
 use addresses::{cidr, ip};
-pub use pod::pod;
+pub use pod::{app_armor, pod};
+pub use secret::secret;
 
 /// What a kind warns of, given what stood there before an update.
 pub type Warnings = fn(&Object, Option<&Object>) -> Vec<String>;
@@ -240,9 +243,9 @@ fn managed_by(object: &Object, key: &str, managers: &[&str]) -> bool {
     object["metadata"]["labels"].get(key).and_then(Value::as_str).is_some_and(|m| managers.contains(&m))
 }
 
-pub fn endpoint_slice(object: &Object, _old: Option<&Object>) -> Vec<String> {
+pub fn endpoint_slice(object: &Object, old: Option<&Object>) -> Vec<String> {
     let mut out = Vec::new();
-    if text(object, "addressType") == "FQDN" {
+    if old.is_none() && text(object, "addressType") == "FQDN" {
         out.push("spec.addressType: FQDN endpoints are deprecated".to_string());
     }
     let ours = ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];

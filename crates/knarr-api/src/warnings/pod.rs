@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::{addresses, claim_spec, deprecated_label, fraction, long_name};
+use super::{addresses, claim_spec, deprecated_label, fraction, long_name, paths};
 use crate::names;
 use crate::object::Object;
 use crate::validation::annotations::app_armor_profile;
@@ -33,6 +33,7 @@ fn spec_and_metadata(prefix: &str, pod: &Value) -> Vec<String> {
     placement(&mut out, &at, spec);
     annotations(&mut out, prefix, metadata);
     volumes(&mut out, &at, spec);
+    paths::overlapping(&mut out, spec);
     repeated(&mut out, &at, spec, "hostAliases", "ip");
     repeated(&mut out, &at, spec, "imagePullSecrets", "name");
     for (i, secret) in list(spec, "imagePullSecrets").iter().enumerate() {
@@ -166,19 +167,12 @@ fn containers(out: &mut Vec<String>, prefix: &str, path: &str, container: &Value
     let (name, context, metadata) = (text(container, "name"), &container["securityContext"], &pod["metadata"]);
     let key = format!("container.seccomp.security.alpha.kubernetes.io/{name}");
     seccomp(out, prefix, context, metadata, &key);
-    let key = format!("container.apparmor.security.beta.kubernetes.io/{name}");
+    let key = format!("{APP_ARMOR}{name}");
     let said = metadata["annotations"].get(&key).and_then(Value::as_str);
-    let of_pod = &pod["spec"]["securityContext"]["appArmorProfile"];
-    let deprecated = |said: &str| match prefix.is_empty() {
-        false => !has(context, "appArmorProfile") && !same_profile(of_pod, said),
-        // A pod's own annotation has become its container's profile by now, unless it stands for none.
-        true => {
-            app_armor_profile(said).is_none_or(|profile| context["appArmorProfile"] == profile && *of_pod != profile)
-        }
-    };
-    if said.is_some_and(deprecated) {
-        let why = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
-        out.push(format!("{prefix}metadata.annotations[{key}]: {why}"));
+    // A pod's own are told of by [`app_armor`].
+    let of_template = !prefix.is_empty() && !has(context, "appArmorProfile");
+    if of_template && said.is_some_and(|said| !same_profile(&pod["spec"]["securityContext"]["appArmorProfile"], said)) {
+        out.push(old_app_armor(prefix, &key));
     }
     for name in BYTES {
         for field in ["limits", "requests"] {
@@ -196,6 +190,30 @@ fn containers(out: &mut Vec<String>, prefix: &str, path: &str, container: &Value
             out.push(format!("{path}.env[{i}]: {why}"));
         }
     }
+}
+
+const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+fn old_app_armor(prefix: &str, key: &str) -> String {
+    format!("{prefix}metadata.annotations[{key}]: deprecated since v1.30; use the \"appArmorProfile\" field instead")
+}
+
+/// The annotations of a new pod that become fields of its containers, or stand for none.
+pub fn app_armor(pod: &Value) -> Vec<String> {
+    let spec = &pod["spec"];
+    if text(&spec["os"], "name") == "windows" {
+        return Vec::new();
+    }
+    let mut out = Vec::new();
+    for container in CONTAINERS.iter().flat_map(|field| list(spec, field)) {
+        let key = format!("{APP_ARMOR}{}", text(container, "name"));
+        let Some(said) = pod["metadata"]["annotations"].get(&key).and_then(Value::as_str) else { continue };
+        let told = app_armor_profile(said).is_none_or(|profile| spec["securityContext"]["appArmorProfile"] != profile);
+        if told && !has(&container["securityContext"], "appArmorProfile") {
+            out.push(old_app_armor("", &key));
+        }
+    }
+    out
 }
 
 fn same_profile(profile: &Value, annotation: &str) -> bool {

@@ -136,6 +136,7 @@ fn create(resource: &str, user: User, object: Value) -> admission::Request {
         name: object["metadata"]["name"].as_str().unwrap_or_default().into(),
         user: Arc::new(user),
         object: Some(object),
+        says_empty: false,
         old_object: None,
         options: json!({}),
         dry_run: false,

@@ -48,6 +48,8 @@ pub use webhook::{MutatingAdmissionWebhook, ValidatingAdmissionWebhook};
 
 use std::sync::Arc;
 
+use knarr_api::decode::empties;
+use knarr_api::schema::schema;
 use knarr_api::{Object, Resource, StatusError};
 
 use crate::authentication::User;
@@ -72,6 +74,8 @@ pub struct Request {
     pub user: Arc<User>,
     /// The new object; `None` on delete. Mutating plug-ins change it in place.
     pub object: Option<Object>,
+    /// Whether it says of lists or maps that they are empty ([`empties`]); whoever is shown it sees it without.
+    pub says_empty: bool,
     /// What is stored now; `None` on create.
     pub old_object: Option<Arc<Object>>,
     /// The CreateOptions, UpdateOptions, PatchOptions or DeleteOptions object.
@@ -82,6 +86,19 @@ pub struct Request {
     /// Annotations for the audit event.
     pub audit_annotations: Vec<(String, String)>,
     pub reinvocation: Reinvocation,
+}
+
+impl Request {
+    /// Brings the object into the form that is shown to others.
+    fn settle_empties(&mut self) {
+        if !std::mem::take(&mut self.says_empty) {
+            return;
+        }
+        let (kind, schema) = (self.resource.gvk(), schema());
+        if let (Some(object), Some(id)) = (&mut self.object, schema.by_gvk(&kind)) {
+            empties::settle(schema, id, object);
+        }
+    }
 }
 
 /// Whether the plug-ins that mutate run a second time, because one of them has changed what others have seen already.

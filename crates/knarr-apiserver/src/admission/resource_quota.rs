@@ -152,6 +152,7 @@ mod tests {
             user: Arc::default(),
             object: Some(json!({"metadata": {"name": name, "namespace": "a"}, "spec": {"containers": [
                 {"name": "c", "resources": {"requests": {"cpu": "500m"}}}]}})),
+            says_empty: false,
             old_object: None,
             options: json!({}),
             dry_run: false,

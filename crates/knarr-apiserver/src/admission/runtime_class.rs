@@ -48,7 +48,7 @@ impl Plugin for RuntimeClass {
             return Ok(());
         }
         let Some(pod) = &request.object else { return Ok(()) };
-        let has_overhead = pod.pointer("/spec/overhead").and_then(Value::as_object).is_some_and(|o| !o.is_empty());
+        let has_overhead = pod.pointer("/spec/overhead").is_some();
         let class = self.class_of(request, pod).await?;
         let defined = class.is_some_and(|c| c.pointer("/overhead/podFixed").is_some());
         if has_overhead && !defined {

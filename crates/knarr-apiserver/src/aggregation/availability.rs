@@ -208,7 +208,7 @@ impl Watcher {
             Ok(())
         };
         let registry = &*self.aggregator.registry;
-        Objects::modify(registry, &api_services(), "", &self.service.name, &mut change).await.map(|_| ())
+        registry.modify_status(&api_services(), &self.service.name, &mut change).await.map(|_| ())
     }
 
     /// Renews what discovery and OpenAPI show; what was there before stays, marked as old.

@@ -37,6 +37,8 @@ struct Numbers {
     releases: TaskTracker,
 }
 
+const ALLOCATED: &str = "provided port is already allocated";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Number {
     Address(IpAddr),
@@ -174,7 +176,7 @@ impl Numbers {
         if needs_node_ports(&object["spec"]) || (may_have_node_ports(&object["spec"]) && !had_ports) {
             match old {
                 None => self.take_new_ports(object, &name, taken).await?,
-                Some(_) => self.take_changed_ports(object, &name, taken).await?,
+                Some(old) => self.take_changed_ports(object, old, &name, taken).await?,
             }
         }
         if needs_health_port(&object["spec"]) {
@@ -239,7 +241,7 @@ impl Numbers {
             false => (self.ports.take(offset).await?, &mut taken.taken),
         };
         if !free || own.contains(&number) {
-            return Ok(Err("provided port is already allocated".into()));
+            return Ok(Err(ALLOCATED.into()));
         }
         own.push(number);
         Ok(Ok(()))
@@ -281,7 +283,14 @@ impl Numbers {
     }
 
     /// The ports of a changed service. One number may serve it under several protocols.
-    async fn take_changed_ports(&self, object: &mut Object, name: &str, taken: &mut Taken) -> Result<(), StatusError> {
+    async fn take_changed_ports(
+        &self,
+        object: &mut Object,
+        old: &Object,
+        name: &str,
+        taken: &mut Taken,
+    ) -> Result<(), StatusError> {
+        let health = number(&old["spec"], "healthCheckNodePort");
         let allocates = needs_node_ports(&object["spec"]);
         let mut mine: Vec<(i64, String)> = Vec::new();
         for i in 0..ports(&object["spec"]).len() {
@@ -290,6 +299,8 @@ impl Numbers {
             let node_port = match own {
                 0 if !allocates => continue,
                 0 => self.take_free_port(port, taken).await?,
+                // What it is asked by stays its own, but not for this.
+                _ if own == health => return Err(refused_port(i, own, name, ALLOCATED)),
                 _ if mine.iter().any(|(number, _)| *number == own) => own,
                 _ => self.take_asked_port(i, own, name, taken).await?,
             };
@@ -311,11 +322,10 @@ impl Numbers {
         name: &str,
         taken: &mut Taken,
     ) -> Result<i64, StatusError> {
-        if let Err(why) = self.take_port(wanted, taken).await? {
-            let path = format!("spec.ports[{index}].nodePort");
-            return Err(invalid(name, FieldError::invalid(&Path::ROOT.child(&path), &wanted.into(), why)));
+        match self.take_port(wanted, taken).await? {
+            Ok(()) => Ok(wanted),
+            Err(why) => Err(refused_port(index, wanted, name, &why)),
         }
-        Ok(wanted)
     }
 
     async fn take_free_port(&self, port: &Value, taken: &mut Taken) -> Result<i64, StatusError> {
@@ -408,6 +418,11 @@ impl ServiceAllocator {
         self.0.releases.wait().await;
         self.0.releases.reopen();
     }
+}
+
+fn refused_port(index: usize, port: i64, name: &str, why: &str) -> StatusError {
+    let path = format!("spec.ports[{index}].nodePort");
+    invalid(name, FieldError::invalid(&Path::ROOT.child(&path), &port.into(), why))
 }
 
 fn invalid(name: &str, error: FieldError) -> StatusError {

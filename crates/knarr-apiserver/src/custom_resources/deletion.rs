@@ -11,7 +11,6 @@ use serde_json::json;
 use super::definitions;
 use super::names::set_condition;
 use crate::authentication::User;
-use crate::objects::Objects;
 use crate::registry::commit::Target;
 use crate::registry::delete::DeleteOptions;
 use crate::registry::{Registry, Served, Writer};
@@ -41,7 +40,7 @@ pub async fn finish(registry: Arc<Registry>, name: String, stored: Option<Arc<Se
         set_condition(object, "Terminating", true, "InstanceDeletionInProgress", message);
         Ok(())
     };
-    let started = registry.modify(&definitions(), "", &name, &mut begin).await?;
+    let started = registry.modify_status(&definitions(), &name, &mut begin).await?;
     let (reason, message) = match stored.filter(|_| established(&started)) {
         None => ("NeverEstablished", "resource was never established"),
         Some(stored) => {
@@ -59,7 +58,7 @@ pub async fn finish(registry: Arc<Registry>, name: String, stored: Option<Arc<Se
         }
         Ok(())
     };
-    registry.modify(&definitions(), "", &name, &mut let_go).await?;
+    registry.modify_status(&definitions(), &name, &mut let_go).await?;
     Ok(())
 }
 

@@ -146,7 +146,7 @@ impl Follower {
             }
             Ok(())
         };
-        match self.registry.modify(&definitions(), "", object.name(), &mut write).await {
+        match self.registry.modify_status(&definitions(), object.name(), &mut write).await {
             Err(error) if error.code == 404 => Ok(()),
             written => written.map(drop),
         }

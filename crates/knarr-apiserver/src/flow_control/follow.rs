@@ -23,6 +23,8 @@ const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const ADJUSTMENT: Duration = Duration::from_secs(10);
 /// How often missing default objects are made again, as upstream.
 const MAINTENANCE: Duration = Duration::from_secs(60);
+/// Who says whether a schema dangles, by upstream's name.
+const MANAGER: &str = "api-priority-and-fairness-config-consumer-v1";
 /// Times a minute that the status of one schema is written: another server may be of another opinion.
 const WRITES_A_MINUTE: usize = 6;
 
@@ -144,26 +146,15 @@ fn says(schema: &Object, reference: &Reference) -> bool {
 }
 
 async fn write_status(objects: &Arc<dyn Objects>, reference: &Reference) {
-    let mut set = |object: &mut Object| {
-        set_condition(object, reference);
-        Ok(())
-    };
-    match objects.modify(&schemas(), "", &reference.schema, &mut set).await {
-        Ok(_) => {}
+    let mut dangling: Object = condition(reference).into_iter().map(|(k, v)| (k.to_string(), Value::from(v))).collect();
+    dangling["lastTransitionTime"] = crate::registry::commit::now_text().into();
+    let config = json!({
+        "apiVersion": format!("{GROUP}/v1"), "kind": "FlowSchema", "metadata": {"name": reference.schema},
+        "status": {"conditions": [dangling]},
+    });
+    match objects.apply_status(&schemas(), config, MANAGER).await {
+        Ok(()) => {}
         Err(error) if error.reason == Reason::NotFound => {}
         Err(error) => tracing::warn!(%error, schema = reference.schema, "cannot write the status of a FlowSchema"),
-    }
-}
-
-fn set_condition(schema: &mut Object, reference: &Reference) {
-    let mut wanted: Object = condition(reference).into_iter().map(|(k, v)| (k.to_string(), Value::from(v))).collect();
-    wanted["lastTransitionTime"] = crate::registry::commit::now_text().into();
-    if !schema["status"]["conditions"].is_array() {
-        schema["status"] = json!({"conditions": []});
-    }
-    let Some(conditions) = schema["status"]["conditions"].as_array_mut() else { return };
-    match conditions.iter_mut().find(|c| c["type"] == "Dangling") {
-        Some(shown) => *shown = wanted,
-        None => conditions.push(wanted),
     }
 }

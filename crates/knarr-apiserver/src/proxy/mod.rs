@@ -142,6 +142,7 @@ fn admission_request(request: &Connect, query: &str, rest: &str) -> admission::R
         name: request.name.clone(),
         user: request.user.clone(),
         object: Some(object),
+        says_empty: false,
         old_object: None,
         options: Object::Null,
         dry_run: false,

@@ -17,6 +17,7 @@ pub struct Apply {
     config: Object,
     /// The keys that stand twice in the configuration; the last ones count.
     repeated: Vec<String>,
+    says_empty: bool,
     writer: Writer,
 }
 
@@ -34,7 +35,7 @@ impl Apply {
     /// An apply of this configuration; `target` may be a subresource that it stands for.
     pub fn of(target: &Target, config: Object, writer: &mut Writer) -> Self {
         writer.fields_managed = true;
-        Apply { target: target.clone(), config, repeated: Vec::new(), writer: writer.clone() }
+        Apply { target: target.clone(), config, repeated: Vec::new(), says_empty: false, writer: writer.clone() }
     }
 
     /// Whoever is strict is refused once there is nothing else wrong.
@@ -46,12 +47,13 @@ impl Apply {
         Err(StatusError::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {why}")))
     }
 
-    fn merged(&self, live: Option<&Object>) -> Result<Object, StatusError> {
+    fn merged(&mut self, live: Option<&Object>) -> Result<Object, StatusError> {
         let served = &self.target.served;
         let merged = managed::apply(served, live, &self.config, &self.target.subresource, &self.writer)?;
         let text = serde_json::to_vec(&merged).map_err(StatusError::internal)?;
-        let decoded = served.decode(&text.into(), Encoding::Json, FieldValidation::Ignore);
+        let decoded = served.decode_as_said(&text.into(), Encoding::Json, FieldValidation::Ignore);
         let decoded = decoded.map_err(|error| self.unfit(&error))?;
+        self.says_empty = decoded.says_empty;
         self.refuse_repeated()?;
         Ok(decoded.object)
     }
@@ -62,8 +64,10 @@ impl Apply {
         let why = patch::why_unreadable(error);
         let gvk = format!("{}/{}, Kind={}", kind.group, kind.version, kind.kind);
         let object = format!("{}/{}; {gvk}", self.config.namespace(), self.config.name());
+        // A time is read without the decoder.
+        let decoder = if why.starts_with("parsing time ") { "" } else { "error decoding from json: " };
         let text = format!(
-            "failed to convert new object ({object}) to proper version: unable to convert unstructured object to {gvk}: error decoding from json: {why}"
+            "failed to convert new object ({object}) to proper version: unable to convert unstructured object to {gvk}: {decoder}{why}"
         );
         StatusError::new(Reason::Unknown, text)
     }
@@ -76,6 +80,10 @@ impl Change for Apply {
 
     fn take_warnings(&mut self) -> Vec<String> {
         self.repeated.clone()
+    }
+
+    fn says_empty(&self) -> bool {
+        self.says_empty
     }
 
     fn create(&mut self) -> Result<Option<Object>, StatusError> {

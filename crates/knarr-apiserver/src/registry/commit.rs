@@ -170,6 +170,7 @@ impl Registry {
             name: target.name.clone(),
             user: writer.user.clone(),
             object,
+            says_empty: writer.says_empty,
             old_object: old,
             options: writer.options.to_object(options_kind),
             dry_run: writer.options.dry_run,

@@ -99,6 +99,7 @@ impl Registry {
         let served = &target.served;
         let context = writer.strategy_context();
         served.reset_for_create(&mut object);
+        writer.warnings.append(&mut served.strategy.early_warnings(&object));
         served.strategy.prepare_create(&context, &mut object);
         if served.strategy.has_generation() {
             object.metadata_mut().insert("generation".into(), 1.into());
@@ -107,6 +108,9 @@ impl Registry {
         self.validate_new(target, &object, writer)?;
         served.strategy.canonicalize(&mut object);
         admission.validate(target, &mut object, writer).await?;
+        if writer.says_empty {
+            served.settle(&mut object);
+        }
         if writer.options.dry_run {
             return self.dry_create(target, object).await;
         }
@@ -126,7 +130,7 @@ impl Registry {
     fn validate_new(&self, target: &Target, object: &Object, writer: &mut Writer) -> Result<(), StatusError> {
         let served = &target.served;
         let context = writer.strategy_context();
-        let mut errors = served.validate_metadata(object, None);
+        let mut errors = served.validate_metadata(object);
         errors.extend(served.strategy.validate_create(&context, object));
         if let Some(check) = served.check {
             check(object, None, &mut errors);

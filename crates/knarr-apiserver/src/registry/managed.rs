@@ -2,6 +2,8 @@
 
 pub(super) use knarr_api::apply::keep_time_stamps;
 use knarr_api::apply::{self, Scope};
+use knarr_api::decode::empties;
+use knarr_api::object::ObjectExt;
 use knarr_api::schema::schema;
 use knarr_api::{GroupVersionKind, Object, StatusError};
 
@@ -26,9 +28,20 @@ fn scope<'a>(served: &'a Served, subresource: &'a str) -> Option<Scope<'a>> {
 
 /// A writer manages what it set or changed.
 pub(super) fn record(served: &Served, live: Option<&Object>, object: &mut Object, subresource: &str, writer: &Writer) {
-    if let Some(scope) = scope(served, subresource) {
-        let now = jiff::Timestamp::now().as_second();
-        apply::update_managed_fields(&scope, live, object, &writer.options.field_manager, now);
+    let Some(scope) = scope(served, subresource) else { return };
+    let now = jiff::Timestamp::now().as_second();
+    let manager = &writer.options.field_manager;
+    if !writer.says_empty {
+        return apply::update_managed_fields(&scope, live, object, manager, now);
+    }
+    // Nobody owns what is not shown.
+    let mut shown = object.clone();
+    empties::hide(scope.schema, scope.ty, &mut shown);
+    apply::update_managed_fields(&scope, live, &mut shown, manager, now);
+    let metadata = object.metadata_mut();
+    match shown.metadata_mut().remove("managedFields") {
+        Some(managers) => drop(metadata.insert("managedFields".into(), managers)),
+        None => drop(metadata.remove("managedFields")),
     }
 }
 

@@ -86,6 +86,8 @@ pub struct Writer {
     pub unadmitted: bool,
     /// Ownership of fields is already recorded (by an apply).
     pub fields_managed: bool,
+    /// The object says of lists or maps that they are empty ([`knarr_api::decode::empties`]).
+    pub says_empty: bool,
     /// Texts for `Warning` headers end up here.
     pub warnings: Vec<String>,
 }
@@ -97,6 +99,7 @@ impl Writer {
             options: WriteOptions::default(),
             unadmitted: false,
             fields_managed: false,
+            says_empty: false,
             warnings: Vec::new(),
         }
     }

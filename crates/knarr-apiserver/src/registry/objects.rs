@@ -5,14 +5,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use knarr_api::object::ObjectExt;
 use knarr_api::status::Reason;
 use knarr_api::{GroupResource, Object, StatusError};
 
+use super::apply::Apply;
 use super::commit::Target;
 use super::delete::DeleteOptions;
 use super::render::Written;
 use super::update;
-use super::{Registry, Served, Writer};
+use super::{Registry, Served, Writer, managed};
 use crate::authentication::User;
 use crate::cache::{Cache, TooOld};
 use crate::objects::{Change, Modify, Objects};
@@ -31,6 +33,29 @@ impl Registry {
         writer.unadmitted = true;
         writer.options.field_manager = "kube-apiserver".into();
         writer
+    }
+}
+
+impl Registry {
+    /// As [`Objects::modify`], of a status: the server is told as the owner of what it says there.
+    pub(crate) async fn modify_status(
+        &self,
+        resource: &GroupResource,
+        name: &str,
+        change: Modify<'_>,
+    ) -> Result<Arc<Object>, StatusError> {
+        let target = Target::new(&self.stored(resource)?, "", name);
+        let (served, writer) = (target.served.clone(), Self::own_writer());
+        let mut change = |object: &mut Object| {
+            let old = object.clone();
+            change(object)?;
+            if *object != old {
+                managed::record(&served, Some(&old), object, "status", &writer);
+                managed::keep_time_stamps(object, &old);
+            }
+            Ok(())
+        };
+        Ok(Arc::new(self.overwrite(&target, &mut Modified(&mut change)).await?))
     }
 }
 
@@ -102,7 +127,6 @@ impl Objects for Registry {
     }
 
     async fn create(&self, resource: &GroupResource, object: Object) -> Result<Arc<Object>, StatusError> {
-        use knarr_api::object::ObjectExt;
         let served = self.stored(resource)?;
         let namespace = object.namespace().to_string();
         let written = Registry::create(self, &served, &namespace, object, &mut Self::own_writer()).await?;
@@ -119,6 +143,16 @@ impl Objects for Registry {
         let target = Target::new(&self.stored(resource)?, namespace, name);
         let updated = self.overwrite(&target, &mut Modified(change)).await?;
         Ok(Arc::new(updated))
+    }
+
+    async fn apply_status(&self, resource: &GroupResource, config: Object, manager: &str) -> Result<(), StatusError> {
+        let mut target = Target::new(&self.stored(resource)?, config.namespace(), config.name());
+        target.subresource = "status".into();
+        let mut writer = Self::own_writer();
+        writer.options.field_manager = manager.into();
+        writer.options.force = Some(true);
+        let mut change = Apply::of(&target, config, &mut writer);
+        self.update(&target, &mut change, &mut writer).await.map(drop)
     }
 
     async fn delete(

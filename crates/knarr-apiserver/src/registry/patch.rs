@@ -52,13 +52,20 @@ pub fn apply(kind: PatchType, served: &Served, body: &Bytes, current: Object) ->
 
 /// A patch on its way to an object.
 pub struct Patch<'a> {
-    pub kind: PatchType,
-    pub served: &'a Served,
-    pub target: &'a Target,
-    pub body: Bytes,
-    pub validation: FieldValidation,
+    kind: PatchType,
+    served: &'a Served,
+    target: &'a Target,
+    body: Bytes,
+    validation: FieldValidation,
     /// What decoding the result had to say.
-    pub warnings: Vec<String>,
+    warnings: Vec<String>,
+    says_empty: bool,
+}
+
+impl<'a> Patch<'a> {
+    pub fn new(kind: PatchType, target: &'a Target, body: Bytes, validation: FieldValidation) -> Self {
+        Patch { kind, served: &target.served, target, body, validation, warnings: Vec::new(), says_empty: false }
+    }
 }
 
 impl Change for Patch<'_> {
@@ -78,6 +85,7 @@ impl Change for Patch<'_> {
             Ok(mut decoded) => {
                 unchanged.give_back(&mut decoded.object);
                 self.warnings = decoded.warnings;
+                self.says_empty = decoded.says_empty;
                 commit::require_name(self.target, &decoded.object)?;
                 Ok(decoded.object)
             }
@@ -87,13 +95,17 @@ impl Change for Patch<'_> {
                     Unread::Misfit(error) => self.misfit(&patched, &error),
                     Unread::NotStrict(why) => why,
                 };
-                Err(self.refusal(&patched, &why))
+                Err(self.refusal(&patched, current, &why))
             }
         }
     }
 
     fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
+    }
+
+    fn says_empty(&self) -> bool {
+        self.says_empty
     }
 }
 
@@ -147,9 +159,9 @@ impl Patch<'_> {
     /// The result is read like any body: a patch may have put anything anywhere.
     fn read(&self, patched: &Object) -> Result<Decoded, Unread> {
         let text = serde_json::to_vec(patched).map_err(|error| Unread::Misfit(StatusError::internal(error)))?;
-        let decoded = self.served.decode(&text.into(), Encoding::Json, FieldValidation::Warn);
-        let Decoded { object, warnings } = decoded.map_err(Unread::Misfit)?;
-        Ok(Decoded { object, warnings: self.settle(warnings).map_err(Unread::NotStrict)? })
+        let decoded = self.served.decode_as_said(&text.into(), Encoding::Json, FieldValidation::Warn);
+        let Decoded { object, warnings, says_empty } = decoded.map_err(Unread::Misfit)?;
+        Ok(Decoded { object, warnings: self.settle(warnings).map_err(Unread::NotStrict)?, says_empty })
     }
 
     /// What becomes of what strict decoding does not accept: of the patch itself, and of what it made (`unknown`).
@@ -176,13 +188,20 @@ impl Patch<'_> {
     fn misfit(&self, patched: &Object, error: &StatusError) -> String {
         let type_id = self.served.type_id.filter(|_| self.kind == PatchType::Strategic);
         let misfit = type_id.and_then(|id| patch::strategic::misfit(&self.served.schema, id, patched));
-        misfit.unwrap_or_else(|| patch::why_unreadable(error).to_string())
+        misfit.unwrap_or_else(|| match patch::why_unreadable(error) {
+            why if self.kind == PatchType::Strategic && why.starts_with("illegal base64") => {
+                format!("error decoding from json: {why}")
+            }
+            why => why.to_string(),
+        })
     }
 
     /// Upstream blames the patch: a strategic one is shown as it is, of others what they make of the object.
-    fn refusal(&self, patched: &Object, why: &str) -> StatusError {
-        let shown = match (self.kind, serde_json::from_slice(&self.body)) {
-            (PatchType::Strategic, Ok(body)) => patch::strategic::go_text(&body),
+    fn refusal(&self, patched: &Object, current: &Object, why: &str) -> StatusError {
+        let type_id = self.served.type_id.filter(|_| self.served.custom.is_none());
+        let shown = match (self.kind, serde_json::from_slice(&self.body), type_id) {
+            (PatchType::Strategic, Ok(body), _) => patch::strategic::go_text(&body),
+            (_, _, Some(id)) => patch::result_text(&self.served.schema, id, patched, current),
             _ => patched.to_string(),
         };
         patch::undecodable_result(shown, why)

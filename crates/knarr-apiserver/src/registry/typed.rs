@@ -1,7 +1,7 @@
 //! A served resource's type at work: decoding, defaulting, checking metadata, and what each kind of write may not touch.
 
 use bytes::Bytes;
-use knarr_api::decode::{self, Decoded, FieldValidation, Strict};
+use knarr_api::decode::{self, Decoded, FieldValidation, Strict, empties};
 use knarr_api::field::ErrorList;
 use knarr_api::object::ObjectExt;
 use knarr_api::validation::metadata;
@@ -11,8 +11,35 @@ use super::Served;
 use crate::http::negotiate::{self, Encoding};
 
 impl Served {
-    /// Reads a body that should be one of these objects.
+    /// Reads a body that should be one of these objects, into the form that is stored.
     pub fn decode(
+        &self,
+        body: &Bytes,
+        encoding: Encoding,
+        validation: FieldValidation,
+    ) -> Result<Decoded, StatusError> {
+        let mut decoded = self.decode_as_said(body, encoding, validation)?;
+        if std::mem::take(&mut decoded.says_empty) {
+            self.settle_empties(&mut decoded.object);
+        }
+        Ok(decoded)
+    }
+
+    /// Takes from an object what it says is empty ([`decode::empties`]).
+    fn settle_empties(&self, object: &mut Object) {
+        if let Some(id) = self.type_id {
+            empties::settle(&self.schema, id, object);
+        }
+    }
+
+    /// As storing and reading it again would, for whoever has kept what the object says is empty.
+    pub(super) fn settle(&self, object: &mut Object) {
+        self.settle_empties(object);
+        self.apply_defaults(object);
+    }
+
+    /// Reads a body that should be one of these objects, into the form that it is written in.
+    pub fn decode_as_said(
         &self,
         body: &Bytes,
         encoding: Encoding,
@@ -35,7 +62,7 @@ impl Served {
             Encoding::Yaml => (body, decode::Encoding::Yaml),
         };
         match self.type_id {
-            Some(id) => decode::decode_typed(body, encoding, &self.schema, id, &self.kind, validation),
+            Some(id) => decode::decode_as_said(body, encoding, &self.schema, id, &self.kind, validation),
             None => Err(StatusError::internal(format!("no type for {}", self.kind.kind))),
         }
     }
@@ -74,11 +101,12 @@ impl Served {
         }
     }
 
-    pub fn validate_metadata(&self, object: &Object, old: Option<&Object>) -> ErrorList {
-        match old {
-            None => metadata::validate_create(object, self.namespaced(), &*self.strategy),
-            Some(old) => metadata::validate_update(object, old, &*self.strategy),
-        }
+    pub fn validate_metadata(&self, object: &Object) -> ErrorList {
+        metadata::validate_create(object, self.namespaced(), &*self.strategy)
+    }
+
+    pub fn validate_metadata_update(&self, object: &Object, old: &Object, subresource: &str) -> ErrorList {
+        metadata::validate_update(object, old, self.namespaced(), subresource, &*self.strategy)
     }
 
     pub(super) fn has_status(&self) -> bool {

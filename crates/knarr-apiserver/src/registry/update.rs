@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use knarr_api::decode::empties;
 use knarr_api::object::ObjectExt;
 use knarr_api::status::Reason;
 use knarr_api::{FieldError, GroupResource, GroupVersionKind, Object, Path, StatusError};
@@ -29,6 +30,11 @@ pub trait Change: Send {
         Vec::new()
     }
 
+    /// Whether the object last made says of lists or maps that they are empty.
+    fn says_empty(&self) -> bool {
+        false
+    }
+
     /// Whether the identity that the object names is a demand, rather than a change.
     fn demands_identity(&self) -> bool {
         false
@@ -43,12 +49,17 @@ pub trait Change: Send {
 /// A whole new object.
 pub struct Replace {
     pub object: Object,
+    pub says_empty: bool,
     pub may_create: bool,
 }
 
 impl Change for Replace {
     fn apply(&mut self, _current: &Object) -> Result<Object, StatusError> {
         Ok(self.object.clone())
+    }
+
+    fn says_empty(&self) -> bool {
+        self.says_empty
     }
 
     fn demands_identity(&self) -> bool {
@@ -93,6 +104,7 @@ impl Registry {
                 let object = change.create()?.ok_or_else(|| target.not_found())?;
                 self.authorize_creation(target, writer).await?;
                 writer.warnings.extend(change.take_warnings());
+                writer.says_empty = change.says_empty();
                 let written = self.create(&target.served, &target.namespace, object, writer).await?;
                 return Ok(Updated { written, created: true });
             };
@@ -142,9 +154,10 @@ impl Registry {
         let served = &target.served;
         let mut object = change.apply(&old)?;
         writer.warnings.extend(change.take_warnings());
+        writer.says_empty = change.says_empty();
         commit::ensure_name(target, &mut object)?;
         commit::ensure_namespace(target, &mut object)?;
-        check_preconditions(target, &object, entry, change.demands_identity())?;
+        check_preconditions(target, &object, entry, change.demands_identity(), writer)?;
         served.apply_defaults(&mut object);
         let old = Arc::new(old);
         // Of a patch, upstream looks at what admission leaves only.
@@ -153,6 +166,9 @@ impl Registry {
         }
         if !writer.fields_managed {
             managed::record(served, Some(&old), &mut object, &target.subresource, writer);
+        }
+        if let (true, Some(id)) = (writer.says_empty, served.type_id) {
+            empties::settle_unchanged(&served.schema, id, &mut object, &old);
         }
         let mut admission = self.admission(Operation::Update, target, writer, Some(&old));
         admission.mutate(&mut object, writer).await?;
@@ -167,6 +183,9 @@ impl Registry {
         self.validate_changed(target, &object, &old, writer)?;
         served.strategy.canonicalize(&mut object);
         admission.validate(target, &mut object, writer).await?;
+        if writer.says_empty {
+            served.settle(&mut object);
+        }
         let written = self.put_or_remove(target, entry, object, &old, Manner::of(writer)).await?;
         if matches!(written, Written::Stored(_)) {
             commit::commit_all(reservations).await;
@@ -192,6 +211,10 @@ impl Registry {
         let served = &target.served;
         let context = writer.strategy_context();
         keep_system_fields(object, old);
+        if !writer.options.dry_run {
+            // The store takes it away.
+            object.metadata_mut().remove("selfLink");
+        }
         served.reset_for_update(&target.subresource, object, old);
         match target.subresource.as_str() {
             // A scale is a change of the spec, made through another view.
@@ -214,11 +237,7 @@ impl Registry {
     ) -> Result<(), StatusError> {
         let served = &target.served;
         let context = writer.strategy_context();
-        let mut errors = served.validate_metadata(object, Some(old));
-        // Upstream looks at it twice, for every kind and for most kinds again, and tells the causes twice.
-        if !looked_at_once(target) {
-            errors.extend_from_within(..);
-        }
+        let mut errors = served.validate_metadata_update(object, old, &target.subresource);
         errors.extend(match target.subresource.as_str() {
             "" | "scale" => served.strategy.validate_update(&context, object, old),
             name => served.strategy.validate_subresource_update(&context, name, object, old),
@@ -260,28 +279,27 @@ impl Registry {
     }
 }
 
-/// Kinds whose own validation leaves the metadata to that of all kinds.
-fn looked_at_once(target: &Target) -> bool {
-    let GroupResource { group, resource } = &target.served.group_resource;
-    match (&**group, &**resource) {
-        ("admissionregistration.k8s.io" | "flowcontrol.apiserver.k8s.io", _) => true,
-        ("", "persistentvolumes") => target.subresource.is_empty(),
-        ("", "events" | "limitranges") => true,
-        ("policy", "poddisruptionbudgets") | ("discovery.k8s.io", "endpointslices") => true,
-        ("storage.k8s.io", "csinodes" | "volumeattachments") => true,
-        _ => false,
-    }
-}
-
 fn grace_is_over(object: &Object) -> bool {
     object.metadata().and_then(|m| m.get("deletionGracePeriodSeconds")).and_then(Value::as_i64).unwrap_or_default() == 0
 }
 
 /// The version and the identity that the new object names must be the current ones.
-fn check_preconditions(target: &Target, object: &Object, entry: &Entry, identity: bool) -> Result<(), StatusError> {
+fn check_preconditions(
+    target: &Target,
+    object: &Object,
+    entry: &Entry,
+    identity: bool,
+    writer: &Writer,
+) -> Result<(), StatusError> {
     let uid = object.uid();
     if identity && !uid.is_empty() && uid != &*entry.uid {
-        return Err(uid_conflict(target, uid, &entry.uid));
+        // Upstream's store says so, by its key; that of a dry run has no root.
+        let root = if writer.options.dry_run { "" } else { "/registry" };
+        let key = format!("{root}/{}/{}", stored_under(target), target.key());
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", entry.uid);
+        return Err(target.conflict(format!(
+            "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {why}"
+        )));
     }
     let version = object.resource_version();
     if version.is_empty() || version == "0" {
@@ -306,15 +324,25 @@ fn check_preconditions(target: &Target, object: &Object, entry: &Entry, identity
     Ok(())
 }
 
-pub(super) fn uid_conflict(target: &Target, asked: &str, actual: &str) -> StatusError {
-    target.conflict(format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {actual}"))
+/// Where upstream keeps the objects of a resource: some under older names, those that others define under their group.
+fn stored_under(target: &Target) -> String {
+    let GroupResource { group, resource } = &target.served.group_resource;
+    match (&**group, &**resource) {
+        ("", "services") => "services/specs".into(),
+        ("", "endpoints") => "services/endpoints".into(),
+        ("", "nodes") => "minions".into(),
+        ("", "replicationcontrollers") => "controllers".into(),
+        ("networking.k8s.io", "ingresses") => "ingress".into(),
+        ("apiextensions.k8s.io" | "apiregistration.k8s.io", resource) => format!("{group}/{resource}"),
+        (group, resource) if target.served.custom.is_some() => format!("{group}/{resource}"),
+        (_, resource) => resource.to_string(),
+    }
 }
 
 /// Metadata that no update changes. What a client may say nothing of, but nothing else either, is for validation to refuse.
 fn keep_system_fields(object: &mut Object, old: &Object) {
     let old = old.metadata();
     let metadata = object.metadata_mut();
-    metadata.remove("selfLink");
     for field in ["creationTimestamp", "generation", "resourceVersion"] {
         match old.and_then(|m| m.get(field)) {
             Some(value) => drop(metadata.insert(field.into(), value.clone())),

@@ -318,17 +318,7 @@ fn exceeded(what: &str, cost: u64, limit: u64) -> String {
 
 /// A rule as upstream shows it: Go's internal struct as JSON.
 fn shown(rule: &Json) -> String {
-    let or_null = |name: &str| rule.get(name).cloned().unwrap_or(Json::Null);
-    let text = |name: &str| Json::from(text(rule, name));
-    format!(
-        "{{\"Rule\":{},\"Message\":{},\"MessageExpression\":{},\"Reason\":{},\"FieldPath\":{},\"OptionalOldSelf\":{}}}",
-        text("rule"),
-        text("message"),
-        text("messageExpression"),
-        or_null("reason"),
-        text("fieldPath"),
-        or_null("optionalOldSelf")
-    )
+    knarr_api::internal::show("apiextensions.ValidationRule", rule)
 }
 
 fn text<'a>(value: &'a Json, name: &str) -> &'a str {

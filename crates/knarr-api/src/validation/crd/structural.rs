@@ -23,6 +23,9 @@ pub fn unsupported(schema: &Value) -> Option<String> {
         let shown = if word == "$schema" { "schema" } else { word };
         return Some(format!("OpenAPIV3Schema '{shown}' is not supported"));
     }
+    if schema["x-kubernetes-preserve-unknown-fields"] == false {
+        return Some("OpenAPIV3Schema 'x-kubernetes-preserve-unknown-fields' must be true or undefined".to_string());
+    }
     if schema["items"].is_array() {
         return Some("OpenAPIV3Schema 'items' must be a schema, but is an array".to_string());
     }

@@ -17,6 +17,23 @@ fn is_shared(versions: &[Value], field: &str) -> bool {
     versions.first().is_some_and(|first| versions.iter().all(|v| v[field] == first[field]))
 }
 
+const VERSIONS: &str = "[]apiextensions.CustomResourceDefinitionVersion";
+
+/// The versions as upstream's memory has them: what they share stands elsewhere.
+fn in_memory(spec: &Value) -> Value {
+    let versions = list(spec, "versions");
+    if !has(spec, "versions") {
+        return Value::Null;
+    }
+    let mut kept = versions.to_vec();
+    for field in ["schema", "subresources", "additionalPrinterColumns", "selectableFields"] {
+        if is_shared(versions, field) {
+            kept.iter_mut().filter_map(Value::as_object_mut).for_each(|version| drop(version.remove(field)));
+        }
+    }
+    kept.into()
+}
+
 /// The version of this name.
 fn named<'v>(spec: &'v Value, name: &Value) -> &'v Value {
     list(spec, "versions").iter().find(|v| v["name"] == *name).unwrap_or(&Value::Null)
@@ -50,10 +67,11 @@ pub fn validate(c: &mut Checker, spec: &Value, old: &Value) {
         c.invalid_text("version", first, wrong.join(","));
     }
     if !unique {
-        c.invalid("versions", &spec["versions"], "must contain unique version names");
+        c.invalid_as(VERSIONS, "versions", &in_memory(spec), "must contain unique version names");
     }
     if versions.iter().filter(|v| flag(v, "storage")).count() != 1 {
-        c.invalid("versions", &spec["versions"], "must have exactly one version marked as storage version");
+        let why = "must have exactly one version marked as storage version";
+        c.invalid_as(VERSIONS, "versions", &in_memory(spec), why);
     }
 }
 

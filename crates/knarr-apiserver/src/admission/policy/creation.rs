@@ -65,18 +65,16 @@ fn common(spec: &Value, mutating: bool, path: &Path<'_>, errors: &mut Vec<FieldE
 }
 
 fn expression<T>(
-    value: &Value,
-    field: &str,
+    given: &str,
     path: &Path<'_>,
     errors: &mut Vec<FieldError>,
     compile: impl FnOnce(&str) -> Result<T, String>,
 ) {
-    let given = text(value, field).trim();
-    if given.is_empty() {
+    if given.trim().is_empty() {
         return;
     }
     if let Err(why) = compile(given) {
-        push(errors, &path.child(field), given, why);
+        push(errors, path, given, why);
     }
 }
 
@@ -85,12 +83,15 @@ fn validating(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let validations = path.child("validations");
     for (i, value) in list(spec, "validations").iter().enumerate() {
         let path = validations.index(i);
-        expression(value, "expression", &path, errors, |e| environments.condition(e));
-        expression(value, "messageExpression", &path, errors, |e| environments.message(e));
+        let given = |field: &str| text(value, field);
+        expression(given("expression"), &path.child("expression"), errors, |e| environments.condition(e));
+        expression(given("messageExpression"), &path.child("messageExpression"), errors, |e| environments.message(e));
     }
     let annotations = path.child("auditAnnotations");
     for (i, value) in list(spec, "auditAnnotations").iter().enumerate() {
-        expression(value, "valueExpression", &annotations.index(i), errors, |e| environments.annotation(e));
+        let path = annotations.index(i);
+        let given = text(value, "valueExpression");
+        expression(given, &path.child("valueExpression"), errors, |e| environments.annotation(e.trim()));
     }
 }
 
@@ -99,9 +100,16 @@ fn mutating(spec: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     let mutations = path.child("mutations");
     for (i, value) in list(spec, "mutations").iter().enumerate() {
         let path = mutations.index(i);
-        for (field, json_patch) in [("jsonPatch", true), ("applyConfiguration", false)] {
+        for (kind, field, json_patch) in
+            [("JSONPatch", "jsonPatch", true), ("ApplyConfiguration", "applyConfiguration", false)]
+        {
+            // A patch of another type than is said is not looked at.
+            if text(value, "patchType") != kind {
+                continue;
+            }
             let compile = |e: &str| environments.mutation(e, json_patch);
-            expression(&value[field], "expression", &path.child(field), errors, compile);
+            let given = text(&value[field], "expression").trim();
+            expression(given, &path.child(field).child("expression"), errors, compile);
         }
     }
 }

@@ -141,6 +141,7 @@ impl Invocation<'_> {
         if request.object.is_none() {
             return Ok(Ok(()));
         }
+        request.settle_empties();
         let before = request.object.clone();
         let mut problems = Vec::new();
         match self.matches(request).await? {

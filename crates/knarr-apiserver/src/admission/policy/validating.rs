@@ -56,6 +56,7 @@ pub async fn dispatch(policies: &Policies, request: &mut Request) -> Result<(), 
         if bound.is_empty() {
             continue;
         }
+        request.settle_empties();
         let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (binding, failures) in evaluate(policies, request, definition, &bound, &mut annotations).await? {
             for failure in failures {

@@ -33,6 +33,7 @@ pub(super) async fn dispatch(webhooks: &Webhooks, request: &mut Request) -> Resu
 async fn round(webhooks: &Webhooks, request: &mut Request, memory: &mut Memory) -> Result<(), StatusError> {
     for (index, hook) in webhooks.hooks_for(request).hooks.iter().enumerate() {
         let Some(invocation) = Invocation::of(&webhooks.registry, hook, request)? else { continue };
+        request.settle_empties();
         if !webhooks.wants(&invocation, request).await? {
             continue;
         }

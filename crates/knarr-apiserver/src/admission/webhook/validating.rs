@@ -28,6 +28,7 @@ pub(super) async fn dispatch(webhooks: &Webhooks, request: &mut Request) -> Resu
     let mut invocations = Vec::new();
     for hook in &webhooks.hooks_for(request).hooks {
         let Some(invocation) = Invocation::of(&webhooks.registry, hook, request)? else { continue };
+        request.settle_empties();
         if webhooks.wants(&invocation, request).await? {
             invocations.push(invocation);
         }
