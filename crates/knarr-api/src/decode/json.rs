@@ -63,14 +63,15 @@ impl<'p> Place<'p> {
         steps
     }
 
-    /// `spec.containers[0].zzz`
-    fn strict_path(&self, last: &str) -> String {
+    /// `spec.containers[0].zzz`; the keys of maps may be left out.
+    fn strict_path(&self, last: &str, keys: bool) -> String {
         let mut out = String::new();
         for step in self.steps() {
             match step {
                 Step::Root => {}
                 Step::Field(_, field) => push_dotted(&mut out, &field.name),
-                Step::Key(key) => push_dotted(&mut out, key),
+                Step::Key(key) if keys => push_dotted(&mut out, key),
+                Step::Key(_) => {}
                 Step::Index(index) => out.push_str(&format!("[{index}]")),
             }
         }
@@ -113,7 +114,16 @@ type Decoded<T> = Result<T, Fatal>;
 
 /// Decodes well-formed JSON as type `id`.
 pub fn decode(src: &[u8], schema: &Schema, id: TypeId) -> Result<Outcome, String> {
-    let mut decoder = Decoder::new(src, schema);
+    decode_with(Decoder::new(src, schema), id)
+}
+
+/// As [`decode`], of what a strategic patch has made: upstream's converter from trees to objects reads it, which tells of unknown fields by
+/// paths without the keys of maps.
+pub fn decode_merged(src: &[u8], schema: &Schema, id: TypeId) -> Result<Outcome, String> {
+    decode_with(Decoder { keys: false, ..Decoder::new(src, schema) }, id)
+}
+
+fn decode_with(mut decoder: Decoder<'_>, id: TypeId) -> Result<Outcome, String> {
     let go = GoField::default();
     let value = decoder.typed(id, &go.type_name, Place::ROOT).map_err(|Fatal(text)| text)?;
     match decoder.type_error {
@@ -142,11 +152,13 @@ struct Decoder<'a> {
     /// How many types around here know of no strictness.
     lenient: usize,
     says_empty: bool,
+    /// Whether the paths of strict errors show the keys of maps.
+    keys: bool,
 }
 
 impl<'a> Decoder<'a> {
     fn new(src: &'a [u8], schema: &'a Schema) -> Self {
-        Decoder { src, pos: 0, schema, type_error: None, strict: Vec::new(), lenient: 0, says_empty: false }
+        Decoder { src, pos: 0, schema, type_error: None, strict: Vec::new(), lenient: 0, says_empty: false, keys: true }
     }
 
     fn peek(&mut self) -> u8 {
@@ -288,7 +300,7 @@ impl<'a> Decoder<'a> {
             let key = self.string().into_owned();
             self.eat(b':');
             if entries.contains_key(&key) {
-                self.strict(|| format!("duplicate field {:?}", place.strict_path(&key)));
+                self.strict("duplicate", &key, place);
             }
             let value = self.value(item, &item_type, place.step(Step::Key(&key)))?;
             let zero = || match item {
@@ -302,11 +314,12 @@ impl<'a> Decoder<'a> {
         Ok(Some(Value::Object(entries)))
     }
 
-    fn strict(&mut self, text: impl FnOnce() -> String) {
+    /// Notes an `unknown` or `duplicate` field at a place.
+    fn strict(&mut self, what: &str, field: &str, place: Place<'_>) {
         if self.strict.len() >= MAX_STRICT_ERRORS || self.lenient > 0 {
             return;
         }
-        let text = text();
+        let text = format!("{what} field {:?}", place.strict_path(field, self.keys));
         if !self.strict.contains(&text) {
             self.strict.push(text);
         }
@@ -418,7 +431,7 @@ impl<'a> Decoder<'a> {
             match ty.fields.binary_search_by(|f| f.name.as_str().cmp(&*key)) {
                 Ok(index) => self.field(ty, index, &mut seen, &mut out, place)?,
                 Err(_) => {
-                    self.strict(|| format!("unknown field {:?}", place.strict_path(&key)));
+                    self.strict("unknown", &key, place);
                     self.skip();
                 }
             }
@@ -438,7 +451,7 @@ impl<'a> Decoder<'a> {
     ) -> Decoded<()> {
         let field = &ty.fields[index];
         if !seen.insert(index) {
-            self.strict(|| format!("duplicate field {:?}", place.strict_path(&field.name)));
+            self.strict("duplicate", &field.name, place);
         }
         let pointer = matches!(field.go.presence, Presence::Optional | Presence::Nullable);
         if pointer && self.peek() == b'n' {
@@ -491,7 +504,7 @@ impl<'a> Decoder<'a> {
             let key = self.string().into_owned();
             self.eat(b':');
             if out.contains_key(&key) {
-                self.strict(|| format!("duplicate field {:?}", place.strict_path(&key)));
+                self.strict("duplicate", &key, place);
             }
             let value = self.untyped(place.step(Step::Key(&key)))?;
             out.insert(key, value);

@@ -92,6 +92,19 @@ pub fn decode_as_said(
     Ok(Decoded { object: outcome.value, warnings, says_empty: outcome.says_empty })
 }
 
+/// Decodes what a strategic patch has made of a `kind`, into the form that it is written in; strict errors are warnings.
+pub fn decode_merged(
+    bytes: &[u8],
+    schema: &Schema,
+    id: TypeId,
+    kind: &GroupVersionKind,
+) -> Result<Decoded, StatusError> {
+    let mut outcome = json::decode_merged(bytes, schema, id).map_err(|why| not_handled(kind, &why))?;
+    outcome.value["apiVersion"] = kind.api_version().into();
+    outcome.value["kind"] = kind.kind.to_string().into();
+    Ok(Decoded { object: outcome.value, warnings: outcome.strict, says_empty: outcome.says_empty })
+}
+
 /// What strict decoding does not accept.
 #[derive(Debug, Default)]
 pub struct Strict {

@@ -159,7 +159,12 @@ impl Patch<'_> {
     /// The result is read like any body: a patch may have put anything anywhere.
     fn read(&self, patched: &Object) -> Result<Decoded, Unread> {
         let text = serde_json::to_vec(patched).map_err(|error| Unread::Misfit(StatusError::internal(error)))?;
-        let decoded = self.served.decode_as_said(&text.into(), Encoding::Json, FieldValidation::Warn);
+        let decoded = match self.served.type_id {
+            Some(id) if self.kind == PatchType::Strategic => {
+                decode::decode_merged(&text, &self.served.schema, id, &self.served.kind)
+            }
+            _ => self.served.decode_as_said(&text.into(), Encoding::Json, FieldValidation::Warn),
+        };
         let Decoded { object, warnings, says_empty } = decoded.map_err(Unread::Misfit)?;
         Ok(Decoded { object, warnings: self.settle(warnings).map_err(Unread::NotStrict)?, says_empty })
     }

@@ -23,6 +23,8 @@ pub fn custom_resource_definition(c: &mut Checker, object: &Value) {
         c.invalid_text("metadata.name", name, "must be spec.names.plural+\".\"+spec.group");
     }
     validate(c, object, &Value::Null);
+    stored_versions(c, object);
+    approval(c, object, &Value::Null);
     preserve_unknown_fields(c, object);
 }
 
@@ -38,6 +40,8 @@ pub fn update(c: &mut Checker, object: &Value, old: &Value) {
         c.immutable(spec, before, "group");
         c.within("names", |c| c.immutable(&spec["names"], &before["names"], "plural"));
     });
+    stored_versions(c, object);
+    approval(c, object, old);
     if !flag(&old["spec"], "preserveUnknownFields") {
         preserve_unknown_fields(c, object);
     }
@@ -85,8 +89,6 @@ fn validate(c: &mut Checker, object: &Value, old: &Value) {
         c.if_set(spec, "conversion", |c, conversion| check_conversion(c, conversion, spec));
     });
     c.within("status.acceptedNames", |c| check_names(c, &object["status"]["acceptedNames"]));
-    stored_versions(c, object);
-    approval(c, object, old);
 }
 
 fn check_names(c: &mut Checker, given: &Value) {
