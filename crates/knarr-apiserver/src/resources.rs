@@ -396,6 +396,11 @@ fn refuse_route(info: &RequestInfo, served: &Served, method: &Method) -> Option<
     if !info.subresource.is_empty() && resource.subresource(&info.subresource).is_none() {
         return Some(respond::no_route(&info.path));
     }
+    // What is answered and not stored has no paths of its own.
+    let has_items = resource.verbs.iter().any(|verb| matches!(verb.as_str(), "get" | "update" | "patch" | "delete"));
+    if info.subresource.is_empty() && !info.name.is_empty() && !has_items {
+        return Some(respond::no_route(&info.path));
+    }
     let verbs: &[String] = match resource.subresource(&info.subresource) {
         Some(subresource) => &subresource.verbs,
         None => &resource.verbs,
