@@ -1,7 +1,6 @@
 //! `/livez`, `/readyz`, `/healthz` and every single check below them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -45,22 +44,27 @@ pub const PAGES: [&str; 3] = ["healthz", "livez", "readyz"];
 #[derive(Clone)]
 pub struct StartStage {
     names: &'static [&'static str],
-    done: Arc<AtomicBool>,
+    done: CancellationToken,
 }
 
 impl StartStage {
     pub fn new(names: &'static [&'static str]) -> Self {
-        StartStage { names, done: Arc::default() }
+        StartStage { names, done: CancellationToken::new() }
     }
 
     pub fn done(&self) {
-        self.done.store(true, Ordering::Release);
+        self.done.cancel();
+    }
+
+    /// Returns once it is done.
+    pub async fn reached(&self) {
+        self.done.cancelled().await;
     }
 
     pub fn checks(&self) -> impl Iterator<Item = HealthCheck> {
         self.names.iter().map(|name| {
             let done = self.done.clone();
-            HealthCheck::new(name, true, move || match done.load(Ordering::Acquire) {
+            HealthCheck::new(name, true, move || match done.is_cancelled() {
                 true => Ok(()),
                 false => Err("not finished".into()),
             })

@@ -60,15 +60,18 @@ impl ControlPlane {
         stages.flow_control.done();
         let (auditing, stop) = (server.clone(), tasks.stop.clone());
         tasks.spawn("audit", async move { auditing.write_audit(stop).await });
+        let aggregation = server.aggregator().clone().run(stages.aggregation.clone(), tasks.stop.clone());
+        tasks.spawn("aggregation", aggregation);
         access.synced().await;
         stages.following.done();
-        tasks.spawn("aggregation", server.aggregator().clone().run(stages.aggregation, tasks.stop.clone()));
         assembly::follow_files(settings, &access, tasks)?;
         let tls = knarr_pki::server_config(&pki.serving, &pki.client_authorities())?;
         let tls = Arc::new(ServerTls::from_pointee(tls));
         let files = certificates::Files::watch(pki.directory(), tls.clone(), access.client_certificates.clone())?;
         let stop = tasks.stop.clone();
         tasks.spawn("certificates", async move { stop.run_until_cancelled(files.follow()).await.unwrap_or_default() });
+        // Who is told that the server answers finds it healthy.
+        tasks.stop.run_until_cancelled(stages.aggregation.reached()).await;
         let (serving, stop) = (server.clone(), tasks.stop.clone());
         tasks.spawn("API server", async move { serving.serve(listener, tls, stop).await });
         Ok(Arc::new(ControlPlane { server }))
