@@ -34,6 +34,7 @@ impl StartStages {
             following: StartStage::new(&[
                 "poststarthook/start-apiserver-admission-initializer",
                 "poststarthook/generic-apiserver-start-informers",
+                "poststarthook/storage-readiness",
                 "poststarthook/start-apiextensions-informers",
                 "poststarthook/start-apiextensions-controllers",
                 "poststarthook/crd-informer-synced",
