@@ -12,6 +12,9 @@ use crate::tree;
 /// Upstream's limit of operations in one patch.
 const MAX_OPERATIONS: usize = 10_000;
 
+/// Upstream's limit of the bytes of JSON that all copies of one patch may make: without it, small patches make objects of any size.
+const MAX_COPIED: usize = 3 << 20;
+
 /// The patch does not fit the object; upstream does not tell the client why.
 struct Inapplicable;
 
@@ -29,9 +32,9 @@ pub fn apply(object: Object, patch: &[u8]) -> Result<Object, StatusError> {
             ),
         ));
     }
-    let mut document = object;
+    let (mut document, mut room) = (object, MAX_COPIED);
     for operation in &operations {
-        step(&mut document, operation).map_err(|Inapplicable| unprocessable())?;
+        step(&mut document, operation, &mut room).map_err(|Inapplicable| unprocessable())?;
     }
     if document.is_object() { Ok(document) } else { Err(unprocessable()) }
 }
@@ -95,7 +98,8 @@ fn text<'a>(operation: &'a Map<String, Value>, word: &str) -> Applied<&'a str> {
     operation.get(word).and_then(Value::as_str).ok_or(Inapplicable)
 }
 
-fn step(document: &mut Value, operation: &Map<String, Value>) -> Applied<()> {
+/// `room`: how much may still be copied.
+fn step(document: &mut Value, operation: &Map<String, Value>, room: &mut usize) -> Applied<()> {
     let value = || operation.get("value").cloned().unwrap_or_default();
     match text(operation, "op")? {
         "add" => add(document, text(operation, "path")?, value()),
@@ -107,7 +111,10 @@ fn step(document: &mut Value, operation: &Map<String, Value>) -> Applied<()> {
             add(document, text(operation, "path")?, moved)
         }
         "copy" => {
-            let copied = look(document, text(operation, "from")?)?.cloned().unwrap_or_default();
+            let copied = look(document, text(operation, "from")?)?.unwrap_or(&Value::Null);
+            let size = serde_json::to_vec(copied).map_err(|_| Inapplicable)?.len();
+            *room = room.checked_sub(size).ok_or(Inapplicable)?;
+            let copied = copied.clone();
             add(document, text(operation, "path")?, copied)
         }
         _ => Err(Inapplicable),
@@ -257,6 +264,17 @@ mod tests {
         ] {
             assert_eq!(patched(object.clone(), patch.clone()), Ok(expected), "{patch}");
         }
+    }
+
+    #[test]
+    fn copies_have_a_limit_together() {
+        let object = json!({"a": "x".repeat(1 << 20)});
+        let copies = |count: usize| {
+            let copy = |i| json!({"op": "copy", "from": "/a", "path": format!("/b{i}")});
+            patched(object.clone(), (0..count).map(copy).collect())
+        };
+        assert!(copies(2).is_ok());
+        assert_eq!(copies(4), Err(422));
     }
 
     #[test]
