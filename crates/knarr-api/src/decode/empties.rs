@@ -1,6 +1,8 @@
 //! What a body says is empty (`[]`, `{}`). Until an object is stored, Go keeps it apart from what was not said: defaulting, validation
 //! and ownership see the difference, and messages show it. What is stored knows none.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value};
 
 use crate::schema::{Presence, Schema, Shape, Special, Type, TypeId};
@@ -72,8 +74,10 @@ fn unchanged(schema: &Schema, shape: &Shape, value: &mut Value, old: &Value) {
             }
         }
         (Shape::List(item), Value::Array(items), Value::Array(before)) => {
+            let named: HashMap<&str, &Value> = before.iter().filter_map(|old| Some((name_of(old)?, old))).collect();
             for (index, value) in items.iter_mut().enumerate() {
-                unchanged(schema, item, value, same_item(value, index, before));
+                let same = name_of(value).and_then(|name| named.get(name).copied()).or_else(|| before.get(index));
+                unchanged(schema, item, value, same.unwrap_or(&Value::Null));
             }
         }
         (Shape::Map(item), Value::Object(entries), Value::Object(before)) => {
@@ -99,10 +103,9 @@ fn unchanged_fields(schema: &Schema, ty: &Type, fields: &mut Map<String, Value>,
     }
 }
 
-/// The item of a list that this one was: that of its name, else that of its place.
-fn same_item<'v>(item: &Value, index: usize, before: &'v [Value]) -> &'v Value {
-    let named = item.get("name").and_then(|name| before.iter().find(|old| old.get("name") == Some(name)));
-    named.or_else(|| before.get(index)).unwrap_or(&Value::Null)
+/// What an item of a list goes by, wherever it stands.
+fn name_of(item: &Value) -> Option<&str> {
+    item.get("name")?.as_str()
 }
 
 /// Whether it is nothing, or a list or map with nothing in it.

@@ -84,12 +84,19 @@ pub fn decode_as_said(
 ) -> Result<Decoded, StatusError> {
     let (json, said) = well_formed(bytes, encoding, kind)?;
     check_kind(&said, kind)?;
-    let mut outcome = json::decode(&json.text, schema, id).map_err(|why| not_handled(kind, &why))?;
-    outcome.value["apiVersion"] = kind.api_version().into();
-    outcome.value["kind"] = kind.kind.to_string().into();
-    let strict = Strict { repeated: json.repeated, fields: outcome.strict };
-    let warnings = strict.settle(kind, validation)?;
-    Ok(Decoded { object: outcome.value, warnings, says_empty: outcome.says_empty })
+    let outcome = json::decode(&json.text, schema, id).map_err(|why| not_handled(kind, &why))?;
+    let mut decoded = decoded(outcome, kind);
+    let strict = Strict { repeated: json.repeated, fields: std::mem::take(&mut decoded.warnings) };
+    decoded.warnings = strict.settle(kind, validation)?;
+    Ok(decoded)
+}
+
+/// What was decoded, as an object of its kind; strict errors are warnings.
+fn decoded(outcome: json::Outcome, kind: &GroupVersionKind) -> Decoded {
+    let mut object = outcome.value;
+    object["apiVersion"] = kind.api_version().into();
+    object["kind"] = kind.kind.to_string().into();
+    Decoded { object, warnings: outcome.strict, says_empty: outcome.says_empty }
 }
 
 /// Decodes what a strategic patch has made of a `kind`, into the form that it is written in; strict errors are warnings.
@@ -99,10 +106,8 @@ pub fn decode_merged(
     id: TypeId,
     kind: &GroupVersionKind,
 ) -> Result<Decoded, StatusError> {
-    let mut outcome = json::decode_merged(bytes, schema, id).map_err(|why| not_handled(kind, &why))?;
-    outcome.value["apiVersion"] = kind.api_version().into();
-    outcome.value["kind"] = kind.kind.to_string().into();
-    Ok(Decoded { object: outcome.value, warnings: outcome.strict, says_empty: outcome.says_empty })
+    let outcome = json::decode_merged(bytes, schema, id).map_err(|why| not_handled(kind, &why))?;
+    Ok(decoded(outcome, kind))
 }
 
 /// What strict decoding does not accept.

@@ -1,6 +1,7 @@
 //! The result of a JSON patch or a merge patch as upstream shows one that it cannot read. What the patch has touched is written anew, by name;
 //! what it has not is still as Go had written it, in the order of its structs, which is that of their numbers in protobuf.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
@@ -32,8 +33,9 @@ impl<'s> Text<'s> {
             }
             (Value::Array(items), before) => {
                 let stood = before.as_array().map_or(&[][..], Vec::as_slice);
+                let known: HashSet<&Value> = stood.iter().collect();
                 self.array(shape, items, |text, shape, index, item| {
-                    let before = if stood.contains(item) { item } else { stood.get(index).unwrap_or(&Value::Null) };
+                    let before = if known.contains(item) { item } else { stood.get(index).unwrap_or(&Value::Null) };
                     text.touched(shape, item, before);
                 });
             }
