@@ -4,6 +4,7 @@
 mod cluster;
 mod etcd;
 mod kubectl;
+mod network;
 mod raw;
 pub mod registry;
 mod transcript;
@@ -12,6 +13,7 @@ mod wait;
 pub use cluster::{Cluster, Options, binary, free_port};
 pub use etcd::EtcdServer;
 pub use kubectl::{Kubectl, kubectl_path};
+pub use network::own_network;
 pub use raw::Raw;
 pub use transcript::Transcript;
 pub use wait::eventually;

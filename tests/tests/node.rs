@@ -1,8 +1,11 @@
-//! Real containers: one cluster with a node, driven through kubectl as a new user would. One test at a time, in this order, and the
-//! sessions of `transcripts/node` beside them; the cluster is purged at the end and must leave nothing behind.
+//! Real containers: one cluster with a node in a network of its own, driven through kubectl as a new user would and through kube-rs as a
+//! program would. One test at a time, in this order, and the sessions of `transcripts/node` beside them; the cluster is purged at the end
+//! and must leave nothing behind.
 
 #[path = "node/sessions.rs"]
 mod sessions;
+#[path = "node/through_kube.rs"]
+mod through_kube;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use knarr_tests::{Cluster, Kubectl, Options, eventually, free_port, is_root, kubectl_path};
+use knarr_tests::{Cluster, Kubectl, Options, eventually, free_port, is_root, kubectl_path, own_network};
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
 use sessions::Sessions;
 
@@ -37,16 +40,37 @@ const TESTS: [(&str, Test); 14] = [
     ("kill_dash_nine_loses_nothing_and_restarts_no_container", crash),
 ];
 
+/// What the machine lets these tests do.
+#[derive(Clone, Copy)]
+struct Machine {
+    containers: bool,
+    kubectl: bool,
+}
+
+impl Machine {
+    /// Moves the process into a network of its own, if containers can run here.
+    fn prepare() -> Machine {
+        let refused = match is_root() {
+            true => own_network().err().map(|error| format!("{error:#}")),
+            false => Some("they need root".to_string()),
+        };
+        let kubectl = kubectl_path().is_some();
+        match &refused {
+            Some(why) => eprintln!("the tests with containers are skipped: {why}"),
+            None if !kubectl => eprintln!("no kubectl on the PATH: the tests that drive it are skipped"),
+            None => {}
+        }
+        Machine { containers: refused.is_none(), kubectl: refused.is_none() && kubectl }
+    }
+}
+
 fn main() {
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    let ready = is_root() && kubectl_path().is_some();
-    if !ready {
-        eprintln!("the node's tests need root and a kubectl on the PATH: skipped");
-    }
+    let machine = Machine::prepare();
     let before = Traces::now();
-    let wanted = ready && !arguments.list;
+    let wanted = machine.containers && !arguments.list;
     let cluster = wanted.then(|| Arc::new(start().unwrap_or_else(|error| panic!("starting the cluster: {error:#}"))));
-    let conclusion = run(&arguments, cluster.as_ref(), ready);
+    let conclusion = run(&arguments, cluster.as_ref(), machine);
     if let Some(cluster) = cluster
         && let Err(left) = purge(&cluster, &before)
     {
@@ -59,13 +83,17 @@ fn main() {
     }
 }
 
-fn run(arguments: &Arguments, cluster: Option<&Arc<Cluster>>, ready: bool) -> Result<Conclusion> {
-    let sessions = cluster.map(|cluster| Sessions::begin(arguments, cluster)).transpose()?;
-    let mut trials: Vec<Trial> = TESTS.into_iter().map(|(name, test)| trial(name, test, cluster, !ready)).collect();
-    // The last test kills the cluster's process: the sessions come before it.
-    let last = trials.pop();
-    trials.extend(sessions::trials(&sessions)?.into_iter().map(|trial| trial.with_ignored_flag(!ready)));
-    trials.extend(last);
+fn run(arguments: &Arguments, cluster: Option<&Arc<Cluster>>, machine: Machine) -> Result<Conclusion> {
+    let sessions =
+        cluster.filter(|_| machine.kubectl).map(|cluster| Sessions::begin(arguments, cluster)).transpose()?;
+    let mut trials = through_kube::trials(cluster, !machine.containers);
+    let mut by_kubectl: Vec<Trial> =
+        TESTS.into_iter().map(|(name, test)| trial(name, test, cluster, !machine.kubectl)).collect();
+    // The last tests of both kill the cluster's process: the sessions come before them.
+    let last = [trials.pop(), by_kubectl.pop()];
+    trials.extend(by_kubectl);
+    trials.extend(sessions::trials(&sessions)?.into_iter().map(|trial| trial.with_ignored_flag(!machine.kubectl)));
+    trials.extend(last.into_iter().flatten());
     let conclusion = libtest_mimic::run(arguments, trials);
     if let Some(sessions) = sessions {
         sessions.join();
@@ -103,14 +131,18 @@ impl Traces {
             let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
             entries.map(|entry| entry.path().display().to_string()).collect::<Vec<_>>()
         };
-        let networks = ["/sys/class/net", "/run/netns"].into_iter().flat_map(listed);
+        let networks = listed("/run/netns").into_iter();
         let groups = ["", "unified/", "memory/", "cpu/", "pids/", "systemd/"];
-        let groups = groups.into_iter().flat_map(|h| listed(&format!("/sys/fs/cgroup/{h}kubepods")));
+        let groups = groups.into_iter().flat_map(|h| listed(&format!("/sys/fs/cgroup/{h}")));
+        let groups = groups.filter(|group| group.contains("/knarr-") || group.ends_with("/kubepods"));
         found.extend(networks.chain(groups));
         let print = |program: &str, arguments: &[&str]| {
             let output = std::process::Command::new(program).args(arguments).output();
             output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
         };
+        found.extend(
+            print("ip", &["-oneline", "link"]).lines().filter_map(|line| Some(line.split(": ").nth(1)?.to_owned())),
+        );
         let rules = print("nft", &["list", "tables"]) + &print("iptables-save", &[]);
         found.extend(rules.lines().filter(|line| line.to_lowercase().contains("knarr")).map(str::to_owned));
         Traces(found)

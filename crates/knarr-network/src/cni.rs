@@ -40,7 +40,7 @@ async fn configure(node: &Arc<Node>, config: &NetworkConfig) {
     if ranges.is_empty() {
         return;
     }
-    let conflist = conflist(&ranges, mtu(), &config.cni_state_dir);
+    let conflist = conflist(&ranges, mtu().await, &config.cni_state_dir);
     if let Err(error) = make_bridge(&ranges).await {
         // The bridge plug-in makes it with the first pod.
         tracing::debug!(%error, "bridge {BRIDGE} is not made yet");
@@ -80,9 +80,14 @@ fn conflist(ranges: &[IpNet], mtu: u32, state_dir: &Path) -> Value {
     })
 }
 
+/// Whether this process's network has an interface of that name. (What `/sys/class/net` shows is the network of whoever mounted it.)
+pub fn has_link(name: &str) -> bool {
+    nix::net::if_::if_nametoindex(name).is_ok()
+}
+
 /// Makes the bridge with the gateway's address before the first pod, so that its kernel settings can be made.
 async fn make_bridge(ranges: &[IpNet]) -> Result<(), Error> {
-    if !Path::new("/sys/class/net").join(BRIDGE).exists() {
+    if !has_link(BRIDGE) {
         command::run("ip", &["link", "add", BRIDGE, "type", "bridge"], "").await?;
     }
     for range in ranges {
@@ -96,12 +101,17 @@ async fn make_bridge(ranges: &[IpNet]) -> Result<(), Error> {
 }
 
 /// The packet size of the interface with the default route.
-fn mtu() -> u32 {
+async fn mtu() -> u32 {
     const USUAL: u32 = 1500;
     let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
     let Some(interface) = default_interface(&routes) else { return USUAL };
-    let text = std::fs::read_to_string(Path::new("/sys/class/net").join(interface).join("mtu"));
-    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(USUAL)
+    let shown = command::run("ip", &["-oneline", "link", "show", "dev", interface], "").await.unwrap_or_default();
+    mtu_shown(&shown).unwrap_or(USUAL)
+}
+
+/// `2: eth0: <UP> mtu 1500 qdisc …`
+fn mtu_shown(link: &str) -> Option<u32> {
+    link.split_whitespace().skip_while(|word| *word != "mtu").nth(1)?.parse().ok()
 }
 
 fn default_interface(routes: &str) -> Option<&str> {
@@ -136,6 +146,13 @@ mod tests {
         let routes = "Iface\tDestination\tGateway\neth1\t0000A8C0\t00000000\neth0\t00000000\t0100A8C0\n";
         assert_eq!(default_interface(routes), Some("eth0"));
         assert_eq!(default_interface("Iface\n"), None);
+    }
+
+    #[test]
+    fn a_links_packet_size_is_read_as_ip_shows_it() {
+        let link = "2: eth0: <BROADCAST,MULTICAST,UP> mtu 1460 qdisc mq state UP mode DEFAULT group default qlen 1000\\    link/ether";
+        assert_eq!(mtu_shown(link), Some(1460));
+        assert_eq!(mtu_shown(""), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub async fn purge(config: &NetworkConfig) -> Vec<String> {
         note(&mut left, command::run("nft", &["-f", "-"], &script).await.map(drop));
     }
     iptables::purge().await;
-    if std::path::Path::new("/sys/class/net").join(cni::BRIDGE).exists() {
+    if cni::has_link(cni::BRIDGE) {
         note(&mut left, command::run("ip", &["link", "delete", cni::BRIDGE], "").await.map(drop));
     }
     for path in [config.cni_conf_file(), config.cni_state_dir.join(cni::NETWORK)] {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use futures::stream::{self, StreamExt};
 use knarr_cri::{RemoteRuntime, RuntimeService};
+use knarr_kubelet::runtime::labels::POD_UID;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -53,13 +54,16 @@ async fn purge(layout: &Layout) -> Result<()> {
         println!("nothing to remove: {} does not exist", layout.root().display());
         return Ok(());
     }
+    let mut node = Ok(());
     if let Ok(Some(note)) = fs::read_to_string(layout.runtime_note()).map(|note| note_path(&note)) {
         remove_pods(layout, &note).await?;
-        crate::node::purge(layout, &note).await?;
+        node = crate::node::purge(layout, &note).await;
     }
     containerd::end_leftover(layout).await;
     end_shims(layout);
     unmount_below(layout.root())?;
+    // With its files there, a purge that failed can be tried again.
+    node?;
     fs::remove_dir_all(layout.root()).with_context(|| layout.root().display().to_string())?;
     println!("removed {} and everything that ran from it", layout.root().display());
     Ok(())
@@ -70,7 +74,8 @@ fn note_path(note: &str) -> Option<PathBuf> {
     (!note.is_empty()).then(|| note.into())
 }
 
-/// Stops and removes every pod that Knarr made, through the runtime that runs them (started for that if it is the private one).
+/// Stops and removes every pod of a kubelet, through the runtime that runs them (started for that if it is the private one). What a shared runtime
+/// runs for others bears no pod's label.
 async fn remove_pods(layout: &Layout, socket: &Path) -> Result<()> {
     let private = socket == layout.private_runtime_socket();
     let mut containerd = match private {
@@ -87,7 +92,8 @@ async fn remove_pods(layout: &Layout, socket: &Path) -> Result<()> {
 
 async fn remove_sandboxes(runtime: &RemoteRuntime) -> Result<()> {
     let sandboxes = runtime.list_pod_sandboxes(None).await.context("listing pods")?;
-    let results: Vec<Result<()>> = stream::iter(sandboxes)
+    let of_pods = sandboxes.into_iter().filter(|sandbox| sandbox.labels.contains_key(POD_UID));
+    let results: Vec<Result<()>> = stream::iter(of_pods)
         .map(|sandbox| async move {
             for container in runtime.list_containers(None).await?.into_iter().filter(|c| c.pod_sandbox_id == sandbox.id)
             {

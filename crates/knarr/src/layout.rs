@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest, Sha256};
 
 /// Paths under one data directory.
 #[derive(Clone, Debug)]
@@ -50,6 +51,14 @@ impl Layout {
     /// The runtime socket that the last `up` used, so that `images` and `down --purge` find it.
     pub fn runtime_note(&self) -> PathBuf {
         self.root.join("runtime-endpoint")
+    }
+    /// The control group above all of this cluster's pods. Its own: a kubelet takes away what lies beside its pods' groups, and another
+    /// cluster of this machine, of Knarr or not, is not to.
+    pub fn control_group(&self) -> String {
+        let root = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());
+        let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
+        let id: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("knarr-{id}")
     }
     pub fn private_runtime_socket(&self) -> PathBuf {
         self.containerd().join("containerd.sock")

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +26,19 @@ use crate::tasks::Tasks;
 const RUNTIME_LIMIT: Duration = Duration::from_secs(30);
 /// How long the processes of purged pods may take to be gone from their control groups.
 const GROUP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Takes the one place for a node that a network namespace has, until the result is dropped or the process dies: two nodes would fight over
+/// interfaces, addresses and rules.
+pub fn claim_network() -> Result<UnixListener> {
+    // A name without a file lives in the network namespace, and goes with its process.
+    let place = UnixAddr::from_abstract_name("knarr-node")?;
+    UnixListener::bind_addr(&place).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "another knarr runs pods in this network namespace: stop it with `knarr down`, or start the control plane alone with --no-node"
+        ),
+        _ => anyhow::anyhow!("cannot claim the network namespace for a node: {error}"),
+    })
+}
 
 /// Starts the private containerd, or finds the runtime that the settings name, and gives it the pause image.
 pub async fn start_runtime(settings: &Settings, layout: &Layout, tasks: &Tasks) -> Result<RemoteRuntime> {
@@ -100,6 +115,7 @@ fn kubelet_config(settings: &Settings, layout: &Layout) -> KubeletConfig {
     KubeletConfig {
         node_ips: vec![IpAddr::V4(settings.node_ip)],
         pod_logs_dir: layout.pod_logs(),
+        cgroup_root: format!("/{}/kubepods", layout.control_group()),
         cluster_dns: vec![IpAddr::V4(settings.service_address(10))],
         cluster_domain: settings.cluster_domain.clone(),
         port: settings.kubelet_port,
@@ -133,17 +149,24 @@ fn paths(layout: &Layout, node_name: &str, node_ip: IpAddr, private: bool) -> Ne
     NetworkConfig { cni_conf_dir: layout.cni().join("net.d"), cni_state_dir: layout.cni().join("networks"), ..config }
 }
 
-/// Removes the rules, interfaces, control groups and files of the node, once its pods are gone.
+/// Removes the rules, interfaces and control groups of the node, once its pods are gone: as much as can be, before it says what cannot.
 pub async fn purge(layout: &Layout, socket: &Path) -> Result<()> {
     let private = socket == layout.private_runtime_socket();
-    let left = knarr_network::purge::purge(&paths(layout, "", IpAddr::V4(Ipv4Addr::LOCALHOST), private)).await;
-    if !left.is_empty() {
-        bail!("the network could not be removed: {}", left.join("; "));
+    let mut left = knarr_network::purge::purge(&paths(layout, "", IpAddr::V4(Ipv4Addr::LOCALHOST), private)).await;
+    if let Err(error) = purge_control_groups(&layout.control_group()).await {
+        left.push(format!("{error:#}"));
     }
+    if !left.is_empty() {
+        bail!("of the node, this could not be removed: {}", left.join("; "));
+    }
+    Ok(())
+}
+
+async fn purge_control_groups(name: &str) -> Result<()> {
     let started = Instant::now();
     loop {
         // The kernel takes its time with the last process of a group.
-        match remove_control_groups(Path::new("/sys/fs/cgroup"), "kubepods") {
+        match remove_control_groups(Path::new("/sys/fs/cgroup"), name) {
             Err(_) if started.elapsed() < GROUP_LIMIT => tokio::time::sleep(Duration::from_millis(50)).await,
             outcome => return outcome,
         }

@@ -32,6 +32,7 @@ pub async fn run(settings: Settings, report: &mut Report) -> Result<()> {
     let layout = Layout::new(&settings.data_dir);
     let _ownership = take_ownership(&layout)?;
     let listener = listen(settings.bind, "--bind").await?;
+    let _place = settings.node.then(node::claim_network).transpose()?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let tasks = Tasks::default();

@@ -12,8 +12,15 @@ const BUSYBOX: &str = "/bin/busybox";
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
-/// Answers every request with the pod's own name, so that a client sees which replica it reached.
-const WEB: &str = "#!/bin/sh\nmkdir -p /www/cgi-bin\nprintf '%s\\n' \"${GREETING:-hello} from $(hostname)\" > /www/index.html\nexec httpd -f -p \"${PORT:-8080}\" -h /www\n";
+/// Answers every request with the pod's own name, so that a client sees which replica it reached. The shell stays the first process, because
+/// a first process without a handler does not hear SIGTERM, and every pod would be there for its whole grace.
+const WEB: &str = r#"#!/bin/sh
+mkdir -p /www/cgi-bin
+printf '%s\n' "${GREETING:-hello} from $(hostname)" > /www/index.html
+httpd -f -p "${PORT:-8080}" -h /www &
+trap 'kill $!' TERM INT
+wait $!
+"#;
 
 fn main() -> Result<()> {
     let Some(directory) = std::env::args_os().nth(1).map(PathBuf::from) else { bail!("usage: mkimage DIRECTORY") };

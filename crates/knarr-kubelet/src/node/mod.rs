@@ -55,7 +55,10 @@ fn tell_changes(node: &NodeContext, old: &[NodeCondition], new: &NodeStatus) {
         ("Ready", ["NodeReady", "NodeNotReady"]),
     ];
     for condition in new.conditions.iter().flatten() {
-        let same = old.iter().any(|old| old.type_ == condition.type_ && old.status == condition.status);
+        let before = old.iter().find(|old| old.type_ == condition.type_);
+        // That a new node is not ready yet is no news.
+        let same = before
+            .map_or(condition.type_ == "Ready" && condition.status == "False", |old| old.status == condition.status);
         let known = REASONS.iter().find(|(kind, _)| *kind == condition.type_);
         let Some((_, [holds, does_not])) = known.filter(|_| !same) else { continue };
         let reason = if condition.status == "True" { holds } else { does_not };
