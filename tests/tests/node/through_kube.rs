@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 type Test = for<'a> fn(&'a Cluster, &'a Client) -> BoxFuture<'a, Result<()>>;
 
 const TESTS: [(&str, Test); 6] = [
-    ("kube_a_second_node_in_the_same_network_is_refused", |cluster, _| second_node(cluster).boxed()),
+    ("kube_a_second_node_in_the_same_network_is_refused", |_, _| second_node().boxed()),
     ("kube_a_deployment_answers_from_all_replicas_and_by_name", |_, client| web(client).boxed()),
     ("kube_logs_exec_and_port_forward_work", |_, client| streams(client).boxed()),
     ("kube_what_fails_is_mended_and_told", |_, client| healing(client).boxed()),
@@ -54,7 +54,7 @@ fn run(cluster: &Cluster, test: Test) -> Result<()> {
     })
 }
 
-async fn second_node(_: &Cluster) -> Result<()> {
+async fn second_node() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let ports = [format!("--bind=127.0.0.1:{}", free_port()), format!("--kubelet-port={}", free_port())];
     let mut up = std::process::Command::new(binary()?);
@@ -167,17 +167,21 @@ async fn endings(client: &Client) -> Result<()> {
     let mut missing = pod("missing", "true");
     missing["spec"]["containers"][0]["image"] = json!("127.0.0.1:1/no/such:image");
     missing["spec"]["containers"][0]["imagePullPolicy"] = json!("IfNotPresent");
-    let seen = waiting_reasons(client, "missing", "ImagePullBackOff");
+    let selector = watcher::Config::default().fields("metadata.name=missing");
+    let mut seen = watcher::watcher(api::<Pod>(client), selector).boxed();
+    while !matches!(seen.try_next().await?, Some(Event::InitDone)) {}
     create::<Pod>(client, missing).await?;
-    let reasons = tokio::time::timeout(LIMIT, seen).await.context("the image backs off")??;
+    let reasons = waiting_reasons(seen.applied_objects().boxed(), "ImagePullBackOff");
+    let reasons = tokio::time::timeout(LIMIT, reasons).await.context("the image backs off")??;
     ensure!(reasons.contains("ErrImagePull"), "{reasons:?}");
     Ok(())
 }
 
 /// Every reason why the pod's container waits that is seen up to `last`.
-async fn waiting_reasons(client: &Client, name: &str, last: &str) -> Result<BTreeSet<String>> {
-    let selector = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut seen = watcher::watcher(api::<Pod>(client), selector).applied_objects().boxed();
+async fn waiting_reasons(
+    mut seen: impl futures::Stream<Item = watcher::Result<Pod>> + Unpin,
+    last: &str,
+) -> Result<BTreeSet<String>> {
     let mut reasons = BTreeSet::new();
     while let Some(pod) = seen.try_next().await? {
         let waiting = container(Some(&pod)).and_then(|c| Some(c["state"]["waiting"]["reason"].as_str()?.to_string()));

@@ -18,6 +18,8 @@ use crate::worker::status::Waiting;
 
 const FIRST_WAIT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// How long a failed pull is shown as that before it is shown as backing off, however often it is looked at meanwhile.
+const SHOWN_AS_FAILED: Duration = Duration::from_secs(2);
 
 /// When an image is pulled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +70,15 @@ type Key = (String, String);
 enum Pull {
     Running { _task: AbortOnDropHandle<()> },
     Done { reference: String },
-    Failed { error: String, reported: bool, until: Instant, wait: Duration },
+    Failed(Failure),
+}
+
+/// A pull that failed at `at`; the next is after `wait`.
+#[derive(Clone)]
+struct Failure {
+    error: String,
+    at: Instant,
+    wait: Duration,
 }
 
 /// The images of a node.
@@ -144,14 +154,14 @@ impl Images {
                     return Answer::Pulling;
                 }
                 Some(Pull::Done { reference }) => Some(reference),
-                Some(Pull::Failed { error, reported, until, wait }) if !reported || Instant::now() < until => {
-                    pulls.insert(key, Pull::Failed { error: error.clone(), reported: true, until, wait });
+                Some(Pull::Failed(failure)) if failure.at.elapsed() < failure.wait => {
+                    pulls.insert(key, Pull::Failed(failure.clone()));
                     drop(pulls);
-                    return self.not_yet(&wish, &error, reported, until);
+                    return self.not_yet(&wish, &failure);
                 }
                 last => {
                     let last_wait = match last {
-                        Some(Pull::Failed { wait, .. }) => Some(wait),
+                        Some(Pull::Failed(failure)) => Some(failure.wait),
                         _ => None,
                     };
                     let task = self.start(wish, name, key.clone(), last_wait, wake.clone());
@@ -195,7 +205,7 @@ impl Images {
                 Err(error) => {
                     images.report_failed(&wish, &error);
                     let wait = last_wait.map_or(FIRST_WAIT, |wait| (wait * 2).min(LONGEST_WAIT));
-                    Pull::Failed { error, reported: false, until: Instant::now() + wait, wait }
+                    Pull::Failed(Failure { error, at: Instant::now(), wait })
                 }
             };
             // Replacing the entry drops this very task's handle, which aborts at the next await: there is none.
@@ -233,13 +243,13 @@ impl Images {
         self.recorder.event(&wish.about, EventType::Warning, "Failed", "Error: ErrImagePull");
     }
 
-    fn not_yet(&self, wish: &Wish, error: &str, reported: bool, until: Instant) -> Answer {
-        let left = until.saturating_duration_since(Instant::now());
-        if !reported {
-            // Shown as failed for a moment, then as backing off.
+    fn not_yet(&self, wish: &Wish, Failure { error, at, wait }: &Failure) -> Answer {
+        let since = at.elapsed();
+        if since < SHOWN_AS_FAILED {
             let waiting = Waiting::new("ErrImagePull", error);
-            return Answer::Unavailable { waiting, again_after: Some(left.min(Duration::from_secs(2))) };
+            return Answer::Unavailable { waiting, again_after: Some(SHOWN_AS_FAILED - since) };
         }
+        let left = wait.saturating_sub(since);
         let back_off = format!("Back-off pulling image \"{}\"", wish.image);
         self.recorder.event(&wish.about, EventType::Normal, "BackOff", back_off.clone());
         self.recorder.event(&wish.about, EventType::Warning, "Failed", "Error: ImagePullBackOff");
