@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
-use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 /// Paths under one data directory.
 #[derive(Clone, Debug)]
@@ -52,17 +52,26 @@ impl Layout {
     pub fn runtime_note(&self) -> PathBuf {
         self.root.join("runtime-endpoint")
     }
-    /// The control group above all of this cluster's pods. Its own: a kubelet takes away what lies beside its pods' groups, and another
-    /// cluster of this machine, of Knarr or not, is not to.
-    pub fn control_group(&self) -> String {
-        let root = self.root.canonicalize().unwrap_or_else(|_| self.root.clone());
-        let digest = Sha256::digest(root.as_os_str().as_encoded_bytes());
-        let id: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("knarr-{id}")
+    /// Says the name of the control group above all of this cluster's pods.
+    pub fn control_group_note(&self) -> PathBuf {
+        self.root.join("control-group")
     }
     pub fn private_runtime_socket(&self) -> PathBuf {
         self.containerd().join("containerd.sock")
     }
+}
+
+/// The control group above all of this cluster's pods, below the root of every hierarchy. It is this cluster's alone: a kubelet takes away what
+/// lies beside its pods' groups, and another cluster of the same kernel, of Knarr or not, is not to.
+pub fn control_group(layout: &Layout) -> Result<String> {
+    let note = layout.control_group_note();
+    if let Some(name) = fs::read_to_string(&note).ok().filter(|name| !name.is_empty()) {
+        return Ok(name);
+    }
+    let id = Uuid::new_v4().simple().to_string();
+    let name = format!("knarr-{}", &id[..8]);
+    fs::write(&note, &name).with_context(|| note.display().to_string())?;
+    Ok(name)
 }
 
 /// Proof that this process owns the data directory; given up when dropped, or when the process dies.

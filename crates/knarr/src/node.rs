@@ -18,7 +18,7 @@ use knarr_network::NetworkConfig;
 use crate::containerd::Containerd;
 use crate::control_plane::ControlPlane;
 use crate::credentials::Pki;
-use crate::layout::Layout;
+use crate::layout::{self, Layout};
 use crate::settings::Settings;
 use crate::tasks::Tasks;
 
@@ -93,7 +93,8 @@ pub async fn start(
         tracing::warn!(%error, %directory, "the directory of static pods' manifests cannot be made");
     }
     let client = server.client(&format!("system:node:{}", settings.node_name), &["system:nodes"]);
-    let kubelet = Kubelet::new(kubelet_config(settings, layout), client.clone(), Arc::new(runtime));
+    let control_group = layout::control_group(layout)?;
+    let kubelet = Kubelet::new(kubelet_config(settings, layout, &control_group), client.clone(), Arc::new(runtime));
     let api = knarr_kubelet::server::Server::new(kubelet.view(), Arc::new(DelegatedAccess::new(client)));
     tasks.spawn("kubelet API", api.serve(listener, tls, tasks.stop.clone()));
     tasks.spawn("kubelet", kubelet.run(tasks.stop.clone()));
@@ -111,11 +112,11 @@ pub async fn start(
     Ok(())
 }
 
-fn kubelet_config(settings: &Settings, layout: &Layout) -> KubeletConfig {
+fn kubelet_config(settings: &Settings, layout: &Layout, control_group: &str) -> KubeletConfig {
     KubeletConfig {
         node_ips: vec![IpAddr::V4(settings.node_ip)],
         pod_logs_dir: layout.pod_logs(),
-        cgroup_root: format!("/{}/kubepods", layout.control_group()),
+        cgroup_root: format!("/{control_group}/kubepods"),
         cluster_dns: vec![IpAddr::V4(settings.service_address(10))],
         cluster_domain: settings.cluster_domain.clone(),
         port: settings.kubelet_port,
@@ -153,7 +154,9 @@ fn paths(layout: &Layout, node_name: &str, node_ip: IpAddr, private: bool) -> Ne
 pub async fn purge(layout: &Layout, socket: &Path) -> Result<()> {
     let private = socket == layout.private_runtime_socket();
     let mut left = knarr_network::purge::purge(&paths(layout, "", IpAddr::V4(Ipv4Addr::LOCALHOST), private)).await;
-    if let Err(error) = purge_control_groups(&layout.control_group()).await {
+    if let Ok(name) = fs::read_to_string(layout.control_group_note())
+        && let Err(error) = purge_control_groups(&name).await
+    {
         left.push(format!("{error:#}"));
     }
     if !left.is_empty() {
