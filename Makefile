@@ -6,6 +6,8 @@ DATA_DIR ?= /var/lib/knarr
 KNARR := $(CARGO_TARGET_DIR)/release/knarr
 IMAGES := $(CARGO_TARGET_DIR)/images
 export PATH := $(HOME)/.cargo/bin:$(PATH)
+# Pods need root. Who is not root builds without, and becomes it for the cluster alone.
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 .PHONY: help up down purge build images test lint bench setup setup-test generate
 
@@ -13,15 +15,16 @@ help: ## show this
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 up: setup build images ## build, start a cluster and load the demo's images
-	@$(KNARR) up --detach --data-dir $(DATA_DIR)
-	@$(KNARR) images load --data-dir $(DATA_DIR) $(IMAGES)/busybox.tar $(IMAGES)/web.tar
+	@$(AS_ROOT) $(KNARR) up --detach --data-dir $(DATA_DIR)
+	@$(AS_ROOT) $(KNARR) images load --data-dir $(DATA_DIR) $(IMAGES)/busybox.tar $(IMAGES)/web.tar
 	@scripts/welcome $(DATA_DIR)
 
 down: ## stop the cluster; its pods keep running
-	@$(KNARR) down --data-dir $(DATA_DIR)
+	@$(AS_ROOT) $(KNARR) down --data-dir $(DATA_DIR)
 
 purge: ## stop the cluster and remove everything it made
-	@$(KNARR) down --purge --data-dir $(DATA_DIR)
+	@$(AS_ROOT) $(KNARR) down --purge --data-dir $(DATA_DIR)
+	@rm -f $(HOME)/.kube/knarr.kubeconfig
 
 build:
 	cargo build --release --locked -p knarr
