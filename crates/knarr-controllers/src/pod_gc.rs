@@ -69,10 +69,11 @@ fn of_pod(pod: &Pod, nodes: &Informer<Node>) -> Vec<Work> {
     }
 }
 
-fn lost_with_its_node() -> Value {
+fn lost_with_its_node(pod: &Pod) -> Value {
     json!({
         "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
         "message": "PodGC: node no longer exists", "lastTransitionTime": meta::now(),
+        "observedGeneration": pod.metadata.generation,
     })
 }
 
@@ -125,7 +126,7 @@ impl PodGc {
             return Ok(Action::RequeueAfter(QUARANTINE));
         }
         for pod in lost {
-            self.mark_failed(&pod, Some(lost_with_its_node())).await?;
+            self.mark_failed(&pod, Some(lost_with_its_node(&pod))).await?;
             self.force_delete(&pod).await?;
         }
         Ok(Action::Done)
@@ -136,7 +137,9 @@ impl PodGc {
         if pods::is_finished(pod) {
             return Ok(());
         }
-        let mut patch = json!({ "metadata": { "uid": pod.metadata.uid }, "status": { "phase": "Failed" } });
+        let mut patch = json!({ "metadata": { "uid": pod.metadata.uid }, "status": {
+            "phase": "Failed", "observedGeneration": pod.metadata.generation,
+        } });
         if let Some(condition) = why {
             patch["status"]["conditions"] = json!([condition]);
         }

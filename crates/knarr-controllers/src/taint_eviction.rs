@@ -99,6 +99,7 @@ impl TaintEviction {
         let condition = serde_json::json!({
             "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
             "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": meta::now(),
+            "observedGeneration": pod.metadata.generation,
         });
         let patch = serde_json::json!({ "status": { "conditions": [condition] } });
         let api: Api<Pod> = Api::namespaced(self.client.clone(), meta::namespace_of(pod));

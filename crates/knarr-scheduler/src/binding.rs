@@ -46,6 +46,7 @@ pub async fn report(
     }
     let condition = json!({
         "type": "PodScheduled", "status": "False", "reason": reason, "message": message, "lastTransitionTime": now(),
+        "observedGeneration": pod.pod.metadata.generation,
     });
     let mut status = json!({"conditions": [condition]});
     match nominate {
@@ -66,6 +67,7 @@ pub async fn preempt(client: Client, victim: &PodInfo, scheduler: &str) -> kube:
     let condition = json!({
         "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
         "message": format!("{scheduler}: preempting to accommodate a higher priority pod"), "lastTransitionTime": now(),
+        "observedGeneration": victim.pod.metadata.generation,
     });
     let marked = patch_status(client.clone(), victim, &json!({"conditions": [condition]})).await;
     let pods: Api<Pod> = Api::namespaced(client, &victim.key.namespace);
@@ -98,5 +100,6 @@ fn says(pod: &PodInfo, reason: &str, message: &str) -> bool {
             && condition.status == "False"
             && condition.reason.as_deref() == Some(reason)
             && condition.message.as_deref() == Some(message)
+            && condition.observed_generation == pod.pod.metadata.generation
     })
 }

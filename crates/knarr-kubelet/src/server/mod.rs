@@ -8,6 +8,7 @@ mod commands;
 mod container_logs;
 mod logs;
 mod metrics;
+mod node_logs;
 mod pods;
 mod respond;
 mod stats;
@@ -162,6 +163,7 @@ impl Server {
             ["containerLogs", namespace, pod, container] if reading => {
                 container_logs::serve(&self.view, namespace, pod, container, request.uri().query()).await
             }
+            ["logs", ..] if reading => node_logs::serve(path.strip_prefix("/logs/").unwrap_or_default()).await,
             ["exec", target @ ..] if streaming => commands::exec(self, commands::Target::parse(target)?, request).await,
             ["attach", target @ ..] if streaming => {
                 commands::attach(self, commands::Target::parse(target)?, request).await

@@ -11,7 +11,7 @@ use knarr_cri::v1::PodSandboxConfig;
 use tokio::time::Instant;
 
 use super::plan::{self, Health, Kill, KillReason, Plan};
-use super::start::Start;
+use super::start::{Start, Started};
 use super::status::Waiting;
 use super::stop::Stop;
 use super::{Done, PodWorker, Task, Wanted, backoff};
@@ -270,8 +270,12 @@ impl PodWorker {
             target,
             container,
         };
-        self.start_job_of_running(Task::Start(name.clone()), async move {
-            Done::Started { name, outcome: start.run().await }
+        let ending = self.ending.clone();
+        self.start_job(Task::Start(name.clone()), async move {
+            match start.run(ending).await {
+                Ok(Started::GivenUp) => Done::GivenUp,
+                outcome => Done::Started { name, outcome: outcome.map(drop) },
+            }
         });
     }
 

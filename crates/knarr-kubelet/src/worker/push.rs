@@ -44,9 +44,17 @@ pub async fn deletion(client: Client, pod: &DesiredPod) -> Result<Pushed, kube::
 fn gone_if_missing(outcome: Result<(), kube::Error>) -> Result<Pushed, kube::Error> {
     match outcome {
         Ok(()) => Ok(Pushed::Done),
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(Pushed::Gone),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 || is_anothers(&status) => {
+            Ok(Pushed::Gone)
+        }
         Err(error) => Err(error),
     }
+}
+
+/// Whether the name is another pod's by now.
+fn is_anothers(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 422 && causes.into_iter().any(|cause| cause.field == "metadata.uid")
 }
 
 /// The fields of the status that changed, those that went as nulls.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use knarr_client::events::EventType;
-use knarr_cri::v1::PodSandboxConfig;
+use knarr_cri::v1::{ContainerConfig, PodSandboxConfig};
+use tokio_util::sync::CancellationToken;
 
 use crate::context::NodeContext;
 use crate::environment::fields::FieldSource;
@@ -38,9 +39,36 @@ pub struct Start {
     pub target: Option<String>,
 }
 
+/// What became of a start that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    Runs,
+    /// The pod is to end.
+    GivenUp,
+}
+
 impl Start {
-    /// Makes and starts the container. The error is what its status shows.
-    pub async fn run(self) -> Result<(), Waiting> {
+    /// Makes and starts the container, as far as it comes before `ending`. The error is what its status shows. What the runtime has begun is
+    /// waited for all the same: a start that is cut off half-way leaves a container that says it failed, and never ran.
+    pub async fn run(self, ending: CancellationToken) -> Result<Started, Waiting> {
+        let Some(config) = ending.run_until_cancelled(self.config()).await.transpose()? else {
+            return Ok(Started::GivenUp);
+        };
+        let runtime = &self.node.runtime;
+        let created = runtime.create_container(&self.sandbox, config, self.sandbox_config.clone()).await;
+        let id = created.map_err(|error| self.failed("CreateContainerError", error.message()))?;
+        self.event(EventType::Normal, "Created", "Container created");
+        if ending.is_cancelled() {
+            return Ok(Started::GivenUp);
+        }
+        let started = runtime.start_container(&id).await;
+        started.map_err(|error| self.failed("RunContainerError", error.message()))?;
+        self.event(EventType::Normal, "Started", "Container started");
+        let hooked = ending.run_until_cancelled(self.post_start(&id)).await.transpose()?;
+        Ok(hooked.map_or(Started::GivenUp, |()| Started::Runs))
+    }
+
+    async fn config(&self) -> Result<ContainerConfig, Waiting> {
         let config_error = |message: String| self.failed("CreateContainerConfigError", message);
         security::verify_non_root(&self.pod, &self.container, &self.user).map_err(config_error)?;
         let environment = self.environment().await.map_err(config_error)?;
@@ -60,15 +88,7 @@ impl Start {
             ),
             node_memory: self.node.memory(),
         };
-        let config = container_config(&self.pod, &self.container, prepared);
-        let runtime = &self.node.runtime;
-        let created = runtime.create_container(&self.sandbox, config, self.sandbox_config.clone()).await;
-        let id = created.map_err(|error| self.failed("CreateContainerError", error.message()))?;
-        self.event(EventType::Normal, "Created", "Container created");
-        let started = runtime.start_container(&id).await;
-        started.map_err(|error| self.failed("RunContainerError", error.message()))?;
-        self.event(EventType::Normal, "Started", "Container started");
-        self.post_start(&id).await
+        Ok(container_config(&self.pod, &self.container, prepared))
     }
 
     fn about(&self) -> ObjectReference {

@@ -23,7 +23,9 @@ impl PodWorker {
 
     /// Stops what runs: first the containers, then the sidecars from the last to the first, then the sandbox.
     pub(super) fn terminate(&mut self, pod: &Arc<DesiredPod>) {
-        if self.observed.is_stopped() {
+        // What comes of a start that is on its way in the runtime is to be stopped too.
+        let starting = self.busy.iter().any(|task| matches!(task, Task::Start(_)));
+        if self.observed.is_stopped() && !starting {
             self.probes.keep_only(&[]);
             self.stage = Stage::Terminated;
             return;
@@ -33,7 +35,7 @@ impl PodWorker {
             let message = format!("Stopping container {}", container.name);
             self.stop(pod, &container, message, grace);
         }
-        if self.observed.running().next().is_none() {
+        if self.observed.running().next().is_none() && !starting {
             self.stop_sandbox(pod);
         }
     }

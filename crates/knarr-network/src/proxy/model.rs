@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Protocol {
@@ -86,7 +87,7 @@ pub struct Surroundings {
 /// The frontends of all Services, sorted by name.
 pub fn frontends(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &str) -> Vec<Frontend> {
     let mut by_service: HashMap<(&str, &str), Vec<&EndpointSlice>> = HashMap::new();
-    for slice in slices {
+    for slice in slices.iter().filter(|slice| is_for_proxies(&slice.metadata)) {
         let labels = slice.metadata.labels.as_ref();
         let Some(service) = labels.and_then(|labels| labels.get("kubernetes.io/service-name")) else { continue };
         let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
@@ -107,13 +108,16 @@ pub fn frontends(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node:
 }
 
 fn is_proxied(service: &Service, spec: &ServiceSpec) -> bool {
-    let other_proxy = |labels: &std::collections::BTreeMap<String, String>| {
-        labels.contains_key("service.kubernetes.io/service-proxy-name")
-    };
     let address = spec.cluster_ip.as_deref().unwrap_or_default();
     !matches!(address, "" | "None")
         && spec.type_.as_deref() != Some("ExternalName")
-        && !service.metadata.labels.as_ref().is_some_and(other_proxy)
+        && is_for_proxies(&service.metadata)
+}
+
+/// Whether a Service or an EndpointSlice is not another proxy's, and not labelled as headless.
+fn is_for_proxies(metadata: &ObjectMeta) -> bool {
+    const NOT_OURS: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
+    !metadata.labels.iter().flatten().any(|(label, _)| NOT_OURS.contains(&label.as_str()))
 }
 
 fn frontend(
