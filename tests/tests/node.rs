@@ -200,6 +200,9 @@ fn fresh_cluster(cluster: &Cluster, kubectl: &Kubectl) -> Result<()> {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         ensure!(namespaces.contains(&format!("namespace/{name}\n")), "{namespaces}");
     }
+    let node = field(kubectl, &["nodes"], "{.items[0].metadata.name}")?;
+    let logs = kubectl.run(&["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/logs/")])?;
+    ensure!(logs.starts_with("<pre>\n"), "{logs}");
     let images = cluster.knarr(&["images"])?;
     ensure!(images.contains("docker.io/library/busybox:latest"), "{images}");
     Ok(())
@@ -435,6 +438,7 @@ fn unschedulable(_: &Cluster, kubectl: &Kubectl) -> Result<()> {
         message.starts_with("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."),
         "{message}"
     );
+    is(kubectl, &["pod", "picky"], "{.status.conditions[?(@.type==\"PodScheduled\")].observedGeneration}", "1")?;
     kubectl.run(&["label", "nodes", "--all", "shape=round"])?;
     let ready = kubectl.run(&["wait", "--for=condition=Ready", "pod/picky", "--timeout=60s"]);
     ready.map(drop).with_context(|| {

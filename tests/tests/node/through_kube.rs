@@ -28,12 +28,13 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 type Test = for<'a> fn(&'a Cluster, &'a Client) -> BoxFuture<'a, Result<()>>;
 
-const TESTS: [(&str, Test); 6] = [
+const TESTS: [(&str, Test); 7] = [
     ("kube_a_second_node_in_the_same_network_is_refused", |_, _| second_node().boxed()),
     ("kube_a_deployment_answers_from_all_replicas_and_by_name", |_, client| web(client).boxed()),
     ("kube_logs_exec_and_port_forward_work", |_, client| streams(client).boxed()),
     ("kube_what_fails_is_mended_and_told", |_, client| healing(client).boxed()),
     ("kube_jobs_complete_and_missing_images_back_off", |_, client| endings(client).boxed()),
+    ("kube_a_pod_deleted_while_it_starts_tells_no_start_error", |_, client| deleted_at_start(client).boxed()),
     ("kube_kill_dash_nine_restarts_no_container_and_watches_go_on", |cluster, client| crash(cluster, client).boxed()),
 ];
 
@@ -175,6 +176,41 @@ async fn endings(client: &Client) -> Result<()> {
     let reasons = tokio::time::timeout(LIMIT, reasons).await.context("the image backs off")??;
     ensure!(reasons.contains("ErrImagePull"), "{reasons:?}");
     Ok(())
+}
+
+/// Pods deleted while their containers are being started: whatever these say at the end, it is not that the runtime failed.
+async fn deleted_at_start(client: &Client) -> Result<()> {
+    const PODS: usize = 12;
+    let pods: Api<Pod> = api(client);
+    let selector = watcher::Config::default().labels("app=brief");
+    let mut seen = watcher::watcher(pods.clone(), selector).boxed();
+    while !matches!(seen.try_next().await?, Some(Event::InitDone)) {}
+    for number in 0..PODS {
+        let mut brief = pod(&format!("brief-{number}"), "exit 1");
+        brief["metadata"]["labels"] = json!({"app": "brief"});
+        create::<Pod>(client, brief).await?;
+    }
+    let deleted_and_gone = async {
+        let mut gone = 0;
+        while gone < PODS {
+            let Some(event) = seen.try_next().await? else { anyhow::bail!("the watch ended") };
+            gone += usize::from(matches!(event, Event::Delete(_)));
+            let (Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod)) = event else { continue };
+            let state = container(Some(&pod)).map(|c| c["state"]["terminated"].clone()).unwrap_or_default();
+            let name = pod.metadata.name.clone().unwrap_or_default();
+            ensure!(state["reason"] != "StartError", "{name}: {state}");
+            if pod.metadata.deletion_timestamp.is_none() && has_sandbox(&pod) {
+                pods.delete(&name, &DeleteParams::default()).await?;
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(LIMIT, deleted_and_gone).await.context("all pods are gone")?
+}
+
+fn has_sandbox(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "PodReadyToStartContainers" && condition.status == "True")
 }
 
 /// Every reason why the pod's container waits that is seen up to `last`.

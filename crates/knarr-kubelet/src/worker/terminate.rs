@@ -12,7 +12,7 @@ use crate::volumes;
 const GROUP_DELAY: Duration = Duration::from_millis(200);
 
 impl PodWorker {
-    /// From here on nothing of the pod is started; starts under way are given up.
+    /// From here on nothing of the pod is started; what serves only its running is given up.
     pub(super) fn begin_termination(&mut self) {
         self.stage = Stage::Terminating;
         self.following.clear();
