@@ -10,7 +10,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Event as CoreEvent, Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use knarr_tests::{Cluster, binary, free_port};
 use kube::api::{AttachParams, DeleteParams, ListParams, LogParams, PostParams};
@@ -182,35 +182,41 @@ async fn endings(client: &Client) -> Result<()> {
 async fn deleted_at_start(client: &Client) -> Result<()> {
     const PODS: usize = 12;
     let pods: Api<Pod> = api(client);
-    let selector = watcher::Config::default().labels("app=brief");
+    let selector = watcher::Config::default().labels("app=short");
     let mut seen = watcher::watcher(pods.clone(), selector).boxed();
     while !matches!(seen.try_next().await?, Some(Event::InitDone)) {}
     for number in 0..PODS {
-        let mut brief = pod(&format!("brief-{number}"), "exit 1");
-        brief["metadata"]["labels"] = json!({"app": "brief"});
-        create::<Pod>(client, brief).await?;
+        let mut short = pod(&format!("short-{number}"), "exit 1");
+        short["metadata"]["labels"] = json!({"app": "short"});
+        create::<Pod>(client, short).await?;
     }
-    let deleted_and_gone = async {
+    let created = watcher::Config::default().fields("reason=Created");
+    let mut created = watcher::watcher(api::<CoreEvent>(client), created).applied_objects().boxed();
+    let delete_all = async {
+        let mut deleted = BTreeSet::new();
+        while deleted.len() < PODS {
+            // What is told between the runtime's making of a container and its starting.
+            let Some(event) = created.try_next().await? else { anyhow::bail!("the watch ended") };
+            let name = event.involved_object.name.unwrap_or_default();
+            if name.starts_with("short-") && deleted.insert(name.clone()) {
+                pods.delete(&name, &DeleteParams::default()).await?;
+            }
+        }
+        Ok(())
+    };
+    let all_gone = async {
         let mut gone = 0;
         while gone < PODS {
             let Some(event) = seen.try_next().await? else { anyhow::bail!("the watch ended") };
             gone += usize::from(matches!(event, Event::Delete(_)));
             let (Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod)) = event else { continue };
             let state = container(Some(&pod)).map(|c| c["state"]["terminated"].clone()).unwrap_or_default();
-            let name = pod.metadata.name.clone().unwrap_or_default();
-            ensure!(state["reason"] != "StartError", "{name}: {state}");
-            if pod.metadata.deletion_timestamp.is_none() && has_sandbox(&pod) {
-                pods.delete(&name, &DeleteParams::default()).await?;
-            }
+            ensure!(state["reason"] != "StartError", "{:?}: {state}", pod.metadata.name);
         }
         Ok(())
     };
-    tokio::time::timeout(LIMIT, deleted_and_gone).await.context("all pods are gone")?
-}
-
-fn has_sandbox(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "PodReadyToStartContainers" && condition.status == "True")
+    let both = async { futures::try_join!(delete_all, all_gone) };
+    tokio::time::timeout(LIMIT, both).await.context("all pods are gone")?.map(drop)
 }
 
 /// Every reason why the pod's container waits that is seen up to `last`.
