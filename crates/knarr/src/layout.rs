@@ -8,6 +8,9 @@ use anyhow::{Context, Result};
 use nix::fcntl::{Flock, FlockArg};
 use uuid::Uuid;
 
+/// What the names of clusters' control groups begin with.
+const CONTROL_GROUP: &str = "knarr-";
+
 /// Paths under one data directory.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -64,14 +67,21 @@ impl Layout {
 /// The control group above all of this cluster's pods, below the root of every hierarchy. It is this cluster's alone: a kubelet takes away what
 /// lies beside its pods' groups, and another cluster of the same kernel, of Knarr or not, is not to.
 pub fn control_group(layout: &Layout) -> Result<String> {
-    let note = layout.control_group_note();
-    if let Some(name) = fs::read_to_string(&note).ok().filter(|name| !name.is_empty()) {
+    if let Some(name) = noted_control_group(layout) {
         return Ok(name);
     }
+    let note = layout.control_group_note();
     let id = Uuid::new_v4().simple().to_string();
-    let name = format!("knarr-{}", &id[..8]);
+    let name = format!("{CONTROL_GROUP}{}", &id[..8]);
     fs::write(&note, &name).with_context(|| note.display().to_string())?;
     Ok(name)
+}
+
+/// The name noted by an earlier `up`. Half a note is none: what a purge removes below the hierarchies' roots is named by it.
+pub fn noted_control_group(layout: &Layout) -> Option<String> {
+    let name = fs::read_to_string(layout.control_group_note()).ok()?;
+    let id = name.strip_prefix(CONTROL_GROUP)?;
+    (id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(name)
 }
 
 /// Proof that this process owns the data directory; given up when dropped, or when the process dies.
@@ -110,4 +120,22 @@ fn read_pid(file: &mut File) -> Option<i32> {
     file.rewind().ok()?;
     file.read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_control_group_keeps_its_name_and_half_a_note_names_none() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let layout = Layout::new(directory.path());
+        assert_eq!(noted_control_group(&layout), None);
+        let name = control_group(&layout).expect("a name");
+        assert_eq!(control_group(&layout).expect("a name"), name);
+        for half in ["", "knarr-", "knarr-12", "..", "knarr-../../x"] {
+            fs::write(layout.control_group_note(), half).expect("written");
+            assert_eq!(noted_control_group(&layout), None, "{half}");
+        }
+    }
 }

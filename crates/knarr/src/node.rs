@@ -154,7 +154,7 @@ fn paths(layout: &Layout, node_name: &str, node_ip: IpAddr, private: bool) -> Ne
 pub async fn purge(layout: &Layout, socket: &Path) -> Result<()> {
     let private = socket == layout.private_runtime_socket();
     let mut left = knarr_network::purge::purge(&paths(layout, "", IpAddr::V4(Ipv4Addr::LOCALHOST), private)).await;
-    if let Ok(name) = fs::read_to_string(layout.control_group_note())
+    if let Some(name) = layout::noted_control_group(layout)
         && let Err(error) = purge_control_groups(&name).await
     {
         left.push(format!("{error:#}"));
