@@ -25,6 +25,7 @@ pub mod follow;
 pub mod informer;
 pub mod kinds;
 pub mod leader;
+pub mod pod_condition;
 pub mod queue;
 pub mod transport;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use knarr_client::error::found;
+use knarr_client::pod_condition::condition;
 use knarr_client::{Action, Controller, Error, Event, Informer, Reconciler};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
@@ -70,11 +71,7 @@ fn of_pod(pod: &Pod, nodes: &Informer<Node>) -> Vec<Work> {
 }
 
 fn lost_with_its_node(pod: &Pod) -> Value {
-    json!({
-        "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
-        "message": "PodGC: node no longer exists", "lastTransitionTime": meta::now(),
-        "observedGeneration": pod.metadata.generation,
-    })
+    condition(pod, "DisruptionTarget", true, "DeletionByPodGC", "PodGC: node no longer exists")
 }
 
 struct PodGc {

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use knarr_client::error::found;
 use knarr_client::events::reference_to;
 use knarr_client::fit::tolerates;
+use knarr_client::pod_condition::condition;
 use knarr_client::{Action, Controller, Error, Event, EventType, Informer, ObjectKey, Reconciler, Recorder};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -96,11 +97,8 @@ impl TaintEviction {
             "TaintManagerEviction",
             format!("Marking for deletion Pod {}/{}", meta::namespace_of(pod), meta::name_of(pod)),
         );
-        let condition = serde_json::json!({
-            "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
-            "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": meta::now(),
-            "observedGeneration": pod.metadata.generation,
-        });
+        let why = "Taint manager: deleting due to NoExecute taint";
+        let condition = condition(pod, "DisruptionTarget", true, "DeletionByTaintManager", why);
         let patch = serde_json::json!({ "status": { "conditions": [condition] } });
         let api: Api<Pod> = Api::namespaced(self.client.clone(), meta::namespace_of(pod));
         found(api.patch_status(meta::name_of(pod), &PatchParams::default(), &Patch::Strategic(patch)).await)?;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::api::core::v1::Pod;
+use knarr_client::pod_condition::condition;
 use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -44,10 +45,7 @@ pub async fn report(
     if says(pod, reason, message) && nominate == Nominate::Keep {
         return Ok(());
     }
-    let condition = json!({
-        "type": "PodScheduled", "status": "False", "reason": reason, "message": message, "lastTransitionTime": now(),
-        "observedGeneration": pod.pod.metadata.generation,
-    });
+    let condition = condition(&pod.pod, "PodScheduled", false, reason, message);
     let mut status = json!({"conditions": [condition]});
     match nominate {
         Nominate::Keep => {}
@@ -64,11 +62,8 @@ pub async fn clear_nomination(client: Client, pod: &PodInfo) -> kube::Result<()>
 
 /// Deletes a pod to make room for another. One that is gone already is fine.
 pub async fn preempt(client: Client, victim: &PodInfo, scheduler: &str) -> kube::Result<()> {
-    let condition = json!({
-        "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
-        "message": format!("{scheduler}: preempting to accommodate a higher priority pod"), "lastTransitionTime": now(),
-        "observedGeneration": victim.pod.metadata.generation,
-    });
+    let why = format!("{scheduler}: preempting to accommodate a higher priority pod");
+    let condition = condition(&victim.pod, "DisruptionTarget", true, "PreemptionByScheduler", &why);
     let marked = patch_status(client.clone(), victim, &json!({"conditions": [condition]})).await;
     let pods: Api<Pod> = Api::namespaced(client, &victim.key.namespace);
     let uid = Preconditions { uid: Some(victim.uid.to_string()), ..Preconditions::default() };
@@ -87,10 +82,6 @@ async fn patch_status(client: Client, pod: &PodInfo, status: &Value) -> kube::Re
     let patch = Patch::Strategic(json!({"metadata": {"uid": &*pod.uid}, "status": status}));
     let pods: Api<Pod> = Api::namespaced(client, &pod.key.namespace);
     pods.patch_status(&pod.key.name, &PatchParams::default(), &patch).await.map(drop)
-}
-
-fn now() -> Time {
-    Time(jiff::Timestamp::now())
 }
 
 fn says(pod: &PodInfo, reason: &str, message: &str) -> bool {
