@@ -7,6 +7,9 @@ use tempfile::TempDir;
 
 use crate::Kubectl;
 
+/// Lines of a log that a failed test shows.
+const LAST_COMPLAINTS: usize = 10;
+
 /// How a test's cluster differs from the default.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -124,6 +127,23 @@ impl Cluster {
     /// kubectl with the administrator's rights; `None`, said aloud, where the machine has no kubectl.
     pub fn kubectl(&self) -> Option<Kubectl> {
         Kubectl::new(&self.kubeconfig())
+    }
+
+    /// An error of a test, with what the cluster and its runtime complained of last: a failure seen once should say enough.
+    pub fn explain(&self, error: &anyhow::Error) -> String {
+        let mut told = format!("{error:#}");
+        for (log, marks) in
+            [("knarr.log", ["WARN", "ERROR"]), ("containerd/containerd.log", ["level=warn", "level=error"])]
+        {
+            let text = std::fs::read_to_string(self.data_dir().join(log)).unwrap_or_default();
+            let complaints: Vec<&str> =
+                text.lines().filter(|line| marks.iter().any(|mark| line.contains(mark))).collect();
+            let last = complaints.len().saturating_sub(LAST_COMPLAINTS);
+            if !complaints.is_empty() {
+                told += &format!("\n--- {log} complains last\n{}", complaints[last..].join("\n"));
+            }
+        }
+        told
     }
 
     fn show_log(&self) {

@@ -106,7 +106,7 @@ fn trial(name: &str, test: Test, cluster: Option<&Arc<Cluster>>, ignored: bool) 
     let run = move || {
         let cluster = cluster.as_ref().ok_or("no cluster")?;
         let kubectl = cluster.kubectl().ok_or("no kubectl")?;
-        test(cluster, &kubectl).map_err(|error| Failed::from(format!("{error:#}")))
+        test(cluster, &kubectl).map_err(|error| Failed::from(cluster.explain(&error)))
     };
     Trial::test(name, run).with_ignored_flag(ignored)
 }

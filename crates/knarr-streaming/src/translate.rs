@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::remote_command::{Options, Outcome, Protocol, Streams, downgrade_status};
-use crate::spdy::{Connection, Side, Stream, StreamReader, StreamWriter};
+use crate::spdy::{Connection, Error, Side, Stream, StreamReader, StreamWriter};
 use crate::upgrade::Session;
 use crate::websocket::{self, ChannelMessage, ChannelProtocol, HandshakeError, Socket};
 
@@ -132,14 +132,26 @@ async fn forward(stream: Option<Stream>, channel: u8, protocol: ChannelProtocol,
     }
 }
 
-/// The whole of the error stream: clients expect it in one message.
+/// The whole of the error stream: clients expect it in one message. A connection that was lost before the server told how the
+/// command ended is told as that, lest the client take silence for success.
 async fn collect(mut reader: StreamReader) -> Bytes {
     let mut all = BytesMut::new();
-    while let Some(Ok(piece)) = reader.next().await {
-        let room = MAX_STATUS.saturating_sub(all.len()).min(piece.len());
-        all.extend_from_slice(&piece[..room]);
+    let ended = loop {
+        match reader.next().await {
+            Some(Ok(piece)) => {
+                let room = MAX_STATUS.saturating_sub(all.len()).min(piece.len());
+                all.extend_from_slice(&piece[..room]);
+            }
+            Some(Err(error)) => break Err(error),
+            None => break Ok(()),
+        }
+    };
+    match ended {
+        Err(error @ Error::Closed) if all.is_empty() => {
+            Outcome::Failure(format!("error reading from error stream: {error}")).to_bytes()
+        }
+        _ => all.freeze(),
     }
-    all.freeze()
 }
 
 /// Client to server, until the client leaves.

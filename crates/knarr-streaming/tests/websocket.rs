@@ -124,6 +124,24 @@ async fn a_server_that_cannot_be_reached_is_told_on_the_error_channel() {
 }
 
 #[tokio::test]
+async fn a_server_lost_before_it_told_the_end_is_no_success() {
+    let backend = || {
+        Box::pin(async {
+            let (ours, theirs) = duplex(4096);
+            tokio::spawn(async move {
+                let (_connection, mut incoming) = Connection::start(theirs, Side::Server);
+                let mut streams = Streams::accept(&mut incoming, OPTIONS).await.unwrap();
+                streams.stdout.take().unwrap().write_all(b"half").await.unwrap();
+            });
+            Ok(ours)
+        }) as _
+    };
+    let [_, stdout, _, status] = channels(client_of(Some("v4.channel.k8s.io"), backend).await).await;
+    assert_eq!(stdout, "half");
+    assert!(status.contains("error reading from error stream: the connection is closed"), "{status}");
+}
+
+#[tokio::test]
 async fn base64_clients_speak_text() {
     let backend = || Box::pin(async { Ok(cat(Outcome::Success)) }) as _;
     let mut socket = client_of(Some("v4.base64.channel.k8s.io"), backend).await;

@@ -42,7 +42,10 @@ const TESTS: [(&str, Test); 7] = [
 pub fn trials(cluster: Option<&Arc<Cluster>>, ignored: bool) -> Vec<Trial> {
     let trial = |(name, test): (&str, Test)| {
         let cluster = cluster.cloned();
-        let run = move || run(&*cluster.ok_or("no cluster")?, test).map_err(|error| Failed::from(format!("{error:#}")));
+        let run = move || {
+            let cluster = cluster.ok_or("no cluster")?;
+            run(&cluster, test).map_err(|error| Failed::from(cluster.explain(&error)))
+        };
         Trial::test(name, run).with_ignored_flag(ignored)
     };
     TESTS.into_iter().map(trial).collect()

@@ -114,16 +114,18 @@ impl Connection {
         let permit = self.shared.frames.reserve().await.map_err(|_| Error::Closed)?;
         let id = {
             let mut state = self.shared.state();
+            // Who abandons the streams closes first: what is entered after that would wait for nobody.
+            if self.shared.closed.is_cancelled() {
+                return Err(Error::Closed);
+            }
             let id = state.take_id()?;
             state.streams.insert(id, Entry { pieces, reply: Some(reply) });
             permit.send(Frame::SynStream { id, headers: headers.clone(), fin: false });
             id
         };
-        let answer = tokio::select! {
-            answer = tokio::time::timeout(REPLY_TIMEOUT, replied) => answer,
-            () = self.shared.closed.cancelled() => return Err(Error::Closed),
-        };
-        match answer {
+        // A peer that agreed, said all and left before this task ran has still agreed: only the reply is asked, which
+        // goes with its entry when the connection does.
+        match tokio::time::timeout(REPLY_TIMEOUT, replied).await {
             Ok(reply) => reply.unwrap_or(Err(Error::Closed))?,
             Err(_) => {
                 self.shared.forget(id);
@@ -290,15 +292,22 @@ async fn answer_ping(shared: &Shared, id: u32) {
 }
 
 async fn transmit<T: AsyncWrite + Send>(shared: Arc<Shared>, mut io: WriteHalf<T>, mut queued: mpsc::Receiver<Frame>) {
-    tokio::select! {
-        sent = send_frames(&shared, &mut io, &mut queued) => {
-            if let Err(error) = sent {
-                tracing::debug!(%error, "SPDY connection cannot be written to");
-            }
+    let sent = tokio::select! {
+        sent = send_frames(&shared, &mut io, &mut queued) => sent,
+        () = overdue(&shared) => {
+            tracing::debug!("SPDY connection closed before all was sent");
+            Ok(())
         }
-        () = overdue(&shared) => tracing::debug!("SPDY connection closed before all was sent"),
-    }
+    };
     drop(queued);
+    if let Err(error) = sent {
+        tracing::debug!(%error, "SPDY connection cannot be written to");
+        // The peer left, perhaps after it said how a command ended: the reading task finds the end behind that.
+        tokio::select! {
+            () = shared.closed.cancelled() => {}
+            () = overdue(&shared) => {}
+        }
+    }
     shared.abandon();
 }
 
