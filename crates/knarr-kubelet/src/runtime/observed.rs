@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use knarr_cri::v1::{self, ContainerFilter, NamespaceMode, PodSandboxFilter};
@@ -42,6 +43,24 @@ pub struct Exit {
     pub code: i32,
     pub reason: String,
     pub message: String,
+}
+
+/// How long a runtime may take to learn why a container failed: that it was out of memory comes by another way than its exit, and on a
+/// busy machine long after it.
+const EXPLANATION: Duration = Duration::from_secs(10);
+/// The first wait for an explanation; each that follows is as long as all before it.
+const FIRST_EXPLANATION: Duration = Duration::from_secs(1);
+
+impl Exit {
+    /// When to ask again for the reason; `None` when the runtime will not change its mind.
+    fn explained_in(&self, now: Timestamp) -> Option<Duration> {
+        if self.code == 0 || self.reason == "OOMKilled" {
+            return None;
+        }
+        let age = Duration::try_from(now.duration_since(self.finished_at?)).unwrap_or_default();
+        let left = EXPLANATION.saturating_sub(age);
+        (!left.is_zero()).then(|| left.min(age.max(FIRST_EXPLANATION)))
+    }
 }
 
 /// A container of a pod.
@@ -100,13 +119,18 @@ impl ObservedPod {
         self.sandboxes.first().filter(|sandbox| sandbox.ready)
     }
 
+    /// When to ask again why containers failed; `None` if that is settled.
+    pub fn explained_in(&self, now: Timestamp) -> Option<Duration> {
+        self.containers.iter().filter_map(|container| container.exit()?.explained_in(now)).min()
+    }
+
     /// Nothing of the pod runs any more.
     pub fn is_stopped(&self) -> bool {
         self.sandboxes.iter().all(|sandbox| !sandbox.ready) && self.running().next().is_none()
     }
 }
 
-/// Asks the runtime for pods, remembering the ends of containers, which never change.
+/// Asks the runtime for pods, remembering the ends of containers: they never change, once they are explained.
 #[derive(Default)]
 pub struct Observer {
     ended: Mutex<HashMap<String, ObservedContainer>>,
@@ -134,8 +158,8 @@ impl Observer {
         self.forget_all_but(&listed);
         let mut observed = Vec::with_capacity(listed.len());
         for container in listed {
-            if let Some(known) = self.ended.lock().get(&container.id) {
-                observed.push(known.clone());
+            if let Some(known) = self.settled(&container.id) {
+                observed.push(known);
                 continue;
             }
             match runtime.container_status(&container.id).await {
@@ -148,9 +172,22 @@ impl Observer {
         Ok(observed)
     }
 
-    fn remember(&self, container: ObservedContainer) -> ObservedContainer {
-        if matches!(container.state, ContainerState::Exited(_)) {
-            self.ended.lock().insert(container.id.clone(), container.clone());
+    fn settled(&self, id: &str) -> Option<ObservedContainer> {
+        let ended = self.ended.lock();
+        let known = ended.get(id)?;
+        known.exit()?.explained_in(Timestamp::now()).is_none().then(|| known.clone())
+    }
+
+    fn remember(&self, mut container: ObservedContainer) -> ObservedContainer {
+        if let ContainerState::Exited(exit) = &mut container.state {
+            let mut ended = self.ended.lock();
+            // What the container said last was read at the first look: its file may be gone with the pod's.
+            if let Some(known) = ended.get(&container.id).and_then(ObservedContainer::exit)
+                && !known.message.is_empty()
+            {
+                exit.message.clone_from(&known.message);
+            }
+            ended.insert(container.id.clone(), container.clone());
         }
         container
     }
@@ -244,4 +281,47 @@ fn time(nanoseconds: i64) -> Option<Timestamp> {
         return None;
     }
     Timestamp::from_nanosecond(i128::from(nanoseconds)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exited(code: i32, reason: &str, message: &str, ago: Duration) -> ObservedContainer {
+        let exit = Exit {
+            started_at: None,
+            finished_at: Some(Timestamp::now() - ago),
+            code,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        };
+        let status = v1::ContainerStatus { id: "one".to_owned(), ..Default::default() };
+        ObservedContainer { state: ContainerState::Exited(exit), ..container_from(status, String::new()) }
+    }
+
+    #[test]
+    fn a_failure_is_asked_about_again_until_the_runtime_can_have_explained_it() {
+        let cases = [
+            (exited(137, "Error", "", Duration::ZERO), false),
+            (exited(137, "OOMKilled", "", Duration::ZERO), true),
+            (exited(0, "Completed", "", Duration::ZERO), true),
+            (exited(1, "Error", "", EXPLANATION), true),
+        ];
+        for (container, settled) in cases {
+            let observer = Observer::default();
+            let told = observer.remember(container.clone());
+            assert_eq!(observer.settled("one").is_some(), settled, "{:?}", container.state);
+            let pod = ObservedPod { containers: vec![told], ..Default::default() };
+            assert_eq!(pod.explained_in(Timestamp::now()).is_none(), settled, "{:?}", container.state);
+        }
+    }
+
+    #[test]
+    fn an_explanation_that_comes_late_keeps_what_the_container_said() {
+        let observer = Observer::default();
+        observer.remember(exited(137, "Error", "last words", Duration::ZERO));
+        let told = observer.remember(exited(137, "OOMKilled", "", Duration::ZERO));
+        let exit = told.exit().expect("it ended");
+        assert_eq!((exit.reason.as_str(), exit.message.as_str()), ("OOMKilled", "last words"));
+    }
 }

@@ -232,7 +232,10 @@ impl PodWorker {
         let pod = self.as_in_api(wanted.pod());
         self.next = None;
         match self.observer.observe(&*self.node.runtime, &pod.uid).await {
-            Ok(observed) => self.observed = observed,
+            Ok(observed) => {
+                self.observed = observed;
+                self.observed.explained_in(Timestamp::now()).into_iter().for_each(|left| self.look_again_in(left));
+            }
             Err(error) => {
                 tracing::warn!(%error, pod = %pod.described(), "the runtime cannot be asked about a pod");
                 self.look_again_in(RETRY);
