@@ -35,16 +35,16 @@ where
     Ok(Session { response, run })
 }
 
-/// Either end leaving ends both: inside is SPDY, whose streams half-close on their own.
+/// Either end leaving ends both: inside is SPDY, whose streams half-close on their own. A server that takes nothing any more has left
+/// once what it said before was delivered.
 async fn join<T: AsyncRead + AsyncWrite>(socket: Socket, server: T) {
     let (mut sink, mut source) = socket.split();
     let (mut read, mut write) = tokio::io::split(server);
     let there = async {
+        let mut taken = true;
         while let Some(Ok(message)) = source.next().await {
             let (Message::Binary(_) | Message::Text(_)) = message else { continue };
-            if write.write_all(&message.into_data()).await.is_err() {
-                break;
-            }
+            taken = taken && write.write_all(&message.into_data()).await.is_ok();
         }
     };
     let back = async {

@@ -139,14 +139,19 @@ where
         let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
         Ok((status, body))
     };
-    tokio::pin!(answer);
-    // The connection is driven beside the answer, and ends with it.
+    drive(connection, answer).await
+}
+
+/// Drives a connection beside the answer that comes by it, and ends with that. However the connection ended, the answer knows whether
+/// it came: a server that breaks off once it has said all has answered.
+async fn drive<T>(
+    connection: impl Future<Output = hyper::Result<()>>,
+    answer: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let mut answer = std::pin::pin!(answer);
     tokio::select! {
         answer = &mut answer => answer,
-        ended = connection => match ended {
-            Ok(()) => answer.await,
-            Err(error) => Err(error.to_string()),
-        },
+        _ = connection => answer.await,
     }
 }
 
@@ -257,14 +262,7 @@ async fn grpc_health(stream: TcpStream, authority: &str, service: &str) -> Resul
         grpc_status(body.trailers().unwrap_or(&in_headers))?;
         Ok(health_status(&body.to_bytes()))
     };
-    tokio::pin!(answer);
-    tokio::select! {
-        answer = &mut answer => answer,
-        ended = connection => match ended {
-            Ok(()) => answer.await,
-            Err(error) => Err(text(error)),
-        },
-    }
+    drive(connection, answer).await
 }
 
 fn rpc_error(code: &str, message: &str) -> String {
@@ -316,3 +314,6 @@ fn shortened(text: &str) -> String {
     }
     text[..end].to_owned()
 }
+
+#[cfg(test)]
+mod tests;
