@@ -133,25 +133,29 @@ where
     let text = |error: hyper::Error| error.to_string();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
     let answer = async move {
-        let answer = sender.send_request(request).await.map_err(text)?;
+        let answer = sender.send_request(request).await?;
         let status = answer.status();
         let body = http_body_util::Limited::new(answer.into_body(), BODY_LIMIT).collect().await;
         let body = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned()).unwrap_or_default();
         Ok((status, body))
     };
-    drive(connection, answer).await
+    drive(connection, answer).await.map_err(text)
 }
 
 /// Drives a connection beside the answer that comes by it, and ends with that. However the connection ended, the answer knows whether
 /// it came: a server that breaks off once it has said all has answered.
 async fn drive<T>(
     connection: impl Future<Output = hyper::Result<()>>,
-    answer: impl Future<Output = Result<T, String>>,
-) -> Result<T, String> {
+    answer: impl Future<Output = hyper::Result<T>>,
+) -> hyper::Result<T> {
     let mut answer = std::pin::pin!(answer);
     tokio::select! {
         answer = &mut answer => answer,
-        _ = connection => answer.await,
+        ended = connection => match (answer.await, ended) {
+            // Why the connection ended says more than that the request was given up with it.
+            (Err(given_up), Err(why)) if given_up.is_canceled() => Err(why),
+            (answer, _) => answer,
+        },
     }
 }
 
@@ -253,16 +257,14 @@ async fn grpc_health(stream: TcpStream, authority: &str, service: &str) -> Resul
         .body(Full::new(health_request(service)))
         .map_err(|error| error.to_string())?;
     let answer = async move {
-        let answer = sender.send_request(request).await.map_err(text)?;
+        let answer = sender.send_request(request).await?;
         let in_headers = answer.headers().clone();
-        let body = http_body_util::Limited::new(answer.into_body(), BODY_LIMIT)
-            .collect()
-            .await
-            .map_err(|error| error.to_string())?;
-        grpc_status(body.trailers().unwrap_or(&in_headers))?;
-        Ok(health_status(&body.to_bytes()))
+        Ok((in_headers, http_body_util::Limited::new(answer.into_body(), BODY_LIMIT).collect().await))
     };
-    drive(connection, answer).await
+    let (in_headers, body) = drive(connection, answer).await.map_err(text)?;
+    let body = body.map_err(|error| error.to_string())?;
+    grpc_status(body.trailers().unwrap_or(&in_headers))?;
+    Ok(health_status(&body.to_bytes()))
 }
 
 fn rpc_error(code: &str, message: &str) -> String {

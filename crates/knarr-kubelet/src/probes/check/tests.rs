@@ -56,3 +56,12 @@ async fn a_server_that_breaks_off_before_has_not() {
     let error = asked("HTTP/1.1 200").await.expect_err("half an answer");
     assert!(error.contains("connection closed"), "{error}");
 }
+
+#[tokio::test]
+async fn a_server_that_speaks_first_is_told_as_that() {
+    let (ours, mut theirs) = duplex(1024);
+    theirs.write_all(b"SSH-2.0-server\r\n").await.expect("written");
+    let request = request_for(&HTTPGetAction::default(), "10.0.0.1", 80).expect("a request");
+    let error = send(Reset(ours), request).await.expect_err("no answer");
+    assert!(!error.contains("canceled"), "{error}");
+}
